@@ -1,0 +1,47 @@
+"""Keras-native, reusable parts around LeNet-5."""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_lenet import datasets, plots
+    from keras_lenet.callbacks import HeldOutEvaluation, SamplePredictions
+    from keras_lenet.layers import PadTo32
+    from keras_lenet.models import LeNet5
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HeldOutEvaluation",
+    "LeNet5",
+    "PadTo32",
+    "SamplePredictions",
+    "datasets",
+    "plots",
+]
+
+_MODULES = {
+    "HeldOutEvaluation": "callbacks",
+    "LeNet5": "models",
+    "PadTo32": "layers",
+    "SamplePredictions": "callbacks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Importing Keras fixes its backend and takes seconds, so it has to wait
+    # until the command line has read `--backend` and has something to do.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"keras_lenet.{_MODULES.get(name, name)}")
+    return getattr(module, name) if name in _MODULES else module
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+if "keras" in sys.modules:
+    # `keras.saving.load_model` only finds classes that are registered.
+    importlib.import_module("keras_lenet.models")

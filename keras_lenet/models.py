@@ -1,0 +1,187 @@
+"""LeNet-5."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_lenet.layers import PadTo32
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class LeNet5(keras.Model):
+    """LeNet-5 as it is used today: ReLU, max-pooling and softmax.
+
+    The topology is that of LeNet-5 (https://doi.org/10.1109/5.726791, section
+    II-B), its layers have the paper's names: convolutions `c1` (6 maps, 5x5),
+    `c3` (16 maps, 5x5), each followed by a 2x2 subsampling `s2`, `s4`, then
+    `c5` (120 units), `f6` (84 units) and `output`. As has become usual, the
+    squashing functions are ReLU, subsampling takes the maximum and has no
+    weights, every map of `c3` sees all maps of `s2`, and the output is a
+    softmax. With one channel and ten classes there are 61,706 weights.
+
+    Args:
+        num_classes: Integer. How many classes to tell apart. Defaults to
+            `10`.
+        input_shape: Tuple `(height, width, channels)`. With preprocessing any
+            height and width from 1 to 32, by default `(28, 28, 1)`; without,
+            `(32, 32, channels)`, by default `(32, 32, 1)`.
+        include_preprocessing: Boolean. Whether the model takes raw pixels in
+            [0, 255], centres them on a field of 32x32 zeros and divides by
+            255. If `False`, it takes numbers in [0, 1]. Defaults to `True`.
+        classifier_activation: String or callable. The activation of the
+            `output` layer; `None` returns the logits. Defaults to
+            `"softmax"`.
+        dtype: Data type or policy of the layers. By default the global one.
+            Under 16-bit policies the `output` layer stays float32, so that
+            probabilities and loss do not lose precision.
+        name: String. The name of the model. Defaults to `"lenet5"`.
+        **kwargs: `trainable`, as for any Keras model.
+
+    Input shape:
+        `(batch, height, width, channels)`: integers or floats.
+
+    Output shape:
+        `(batch, num_classes)`: probabilities, or logits when
+        `classifier_activation=None`.
+
+    Raises:
+        ValueError: When `num_classes` is not a positive integer, or
+            `input_shape` is not of the form above.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet import LeNet5
+    >>> model = LeNet5()
+    >>> model.count_params()
+    61706
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1))
+    >>> tuple(model(images).shape)
+    (2, 10)
+    >>> model.get_layer("c3").output.shape
+    (None, 10, 10, 16)
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        input_shape: tuple[int, int, int] | None = None,
+        include_preprocessing: bool = True,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        dtype: Any = None,
+        name: str = "lenet5",
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(
+                "`num_classes` must be a positive integer. "
+                f"Received: num_classes={num_classes!r}"
+            )
+        if input_shape is None:
+            input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
+        _check_input_shape(input_shape, include_preprocessing)
+
+        policy = keras.dtype_policies.get(dtype)
+        head_policy = policy
+        if policy.compute_dtype in ("float16", "bfloat16") and not isinstance(
+            policy, keras.dtype_policies.DTypePolicyMap
+        ):
+            head_policy = keras.dtype_policies.get("float32")
+        common = {"dtype": policy}
+        convolution = {
+            "kernel_size": 5,
+            "activation": "relu",
+            "data_format": "channels_last",
+            **common,
+        }
+        pooling = {"data_format": "channels_last", **common}
+
+        inputs = keras.Input(input_shape, name="images")
+        x = inputs
+        if include_preprocessing:
+            x = PadTo32(name="pad_to_32", **common)(x)
+            x = keras.layers.Rescaling(1 / 255, name="rescaling", **common)(x)
+        x = keras.layers.Conv2D(6, name="c1", **convolution)(x)
+        x = keras.layers.MaxPooling2D(name="s2", **pooling)(x)
+        x = keras.layers.Conv2D(16, name="c3", **convolution)(x)
+        x = keras.layers.MaxPooling2D(name="s4", **pooling)(x)
+        x = keras.layers.Flatten(name="flatten", **pooling)(x)
+        x = keras.layers.Dense(120, activation="relu", name="c5", **common)(x)
+        x = keras.layers.Dense(84, activation="relu", name="f6", **common)(x)
+        outputs = keras.layers.Dense(
+            num_classes,
+            activation=classifier_activation,
+            name="output",
+            dtype=head_policy,
+        )(x)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+
+        self.dtype_policy = policy
+        self.num_classes = num_classes
+        self.include_preprocessing = include_preprocessing
+        self.classifier_activation = keras.activations.get(
+            classifier_activation
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        dtype = self.dtype_policy
+        if any(layer.quantization_mode for layer in self.layers):
+            # Quantized layers have policies of their own, without which the
+            # weights of a saved model would not fit when it is loaded.
+            dtype = keras.dtype_policies.DTypePolicyMap(
+                default_policy=dtype,
+                policy_map={
+                    layer.path: layer.dtype_policy for layer in self.layers
+                },
+            )
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(dtype),
+            "num_classes": self.num_classes,
+            "input_shape": self.input_shape[1:],
+            "include_preprocessing": self.include_preprocessing,
+            "classifier_activation": keras.activations.serialize(
+                self.classifier_activation
+            ),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "LeNet5":
+        # Keras would otherwise rebuild the graph of layers as a plain
+        # functional model.
+        config = {**config, "input_shape": tuple(config["input_shape"])}
+        config["dtype"] = keras.saving.deserialize_keras_object(
+            config["dtype"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+
+def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:
+    if (
+        not isinstance(shape, (tuple, list))
+        or len(shape) != 3
+        or not all(isinstance(size, int) and size > 0 for size in shape)
+    ):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), positive "
+            f"integers. Received: input_shape={shape!r}"
+        )
+    if include_preprocessing:
+        # `PadTo32` refuses larger images; what it cannot see is that a batch
+        # of images with their channels first would fit.
+        if shape[0] in (1, 3) and shape[1] == shape[2] and shape[2] > 4:
+            raise ValueError(
+                "`input_shape` must have the channels last. Received: "
+                f"input_shape={shape!r}. Transpose the images with "
+                "`images.transpose(0, 2, 3, 1)`."
+            )
+    elif tuple(shape[:2]) != (32, 32):
+        raise ValueError(
+            "`input_shape` must be (32, 32, channels) when "
+            "`include_preprocessing=False`. Received: "
+            f"input_shape={shape!r}. Pad the images with `PadTo32`."
+        )
