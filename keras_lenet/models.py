@@ -126,13 +126,17 @@ class LeNet5(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         dtype = self.dtype_policy
-        if any(layer.quantization_mode for layer in self.layers):
+        if any(
+            layer.quantization_mode for layer in self.layers
+        ) and not isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
             # Quantized layers have policies of their own, without which the
             # weights of a saved model would not fit when it is loaded.
             dtype = keras.dtype_policies.DTypePolicyMap(
                 default_policy=dtype,
                 policy_map={
-                    layer.path: layer.dtype_policy for layer in self.layers
+                    layer.path: layer.dtype_policy
+                    for layer in self.layers
+                    if layer.weights
                 },
             )
         return {

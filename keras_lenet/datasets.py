@@ -1,0 +1,593 @@
+"""Images and labels: as NumPy arrays, and as a `tf.data` pipeline."""
+
+import gzip
+import hashlib
+import itertools
+import math
+import os
+import random
+import socket
+import string
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Array = npt.NDArray[Any]
+
+
+class _Source(NamedTuple):
+    """Where tensorflow-datasets gets a data set, and what its classes are."""
+
+    host: str
+    class_names: Sequence[str]
+
+
+# EMNIST's balanced split merges the small letters that look like capitals
+# (https://arxiv.org/abs/1702.05373, section II-B).
+_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
+_EMNIST_HOST = "biometrics.nist.gov"
+
+_SOURCES = {
+    "mnist": _Source("storage.googleapis.com", string.digits),
+    "fashion_mnist": _Source(
+        "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        (
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+    ),
+    "kmnist": _Source(
+        "codh.rois.ac.jp",
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+    "emnist/letters": _Source(_EMNIST_HOST, string.ascii_uppercase),
+    "emnist/balanced": _Source(_EMNIST_HOST, _BALANCED),
+    "emnist/digits": _Source(_EMNIST_HOST, string.digits),
+    "cifar10": _Source(
+        "www.cs.toronto.edu",
+        (
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
+    ),
+}
+
+NAMES = ("digits", *_SOURCES)
+
+
+class ImageData(tuple[tuple[Array, Array], tuple[Array, Array]]):
+    """`(x_train, y_train), (x_test, y_test)`, with the names of the classes.
+
+    Attributes:
+        class_names: List of strings, one for each label from 0 on.
+    """
+
+    class_names: list[str]
+
+
+def load_data(
+    name: str | os.PathLike[str] = "digits",
+    data_dir: str | os.PathLike[str] | None = None,
+) -> ImageData:
+    """Loads images and labels for training and test.
+
+    | `name` | images | classes | train / test |
+    | --- | --- | --- | --- |
+    | `"digits"` | 28x28 grey | 10 | 1,437 / 360 |
+    | `"mnist"`, `"fashion_mnist"`, `"kmnist"` | 28x28 grey | 10 | 60,000 / 10,000 |
+    | `"emnist/letters"` | 28x28 grey | 26 | 88,800 / 14,800 |
+    | `"emnist/balanced"` | 28x28 grey | 47 | 112,800 / 18,800 |
+    | `"emnist/digits"` | 28x28 grey | 10 | 240,000 / 40,000 |
+    | `"cifar10"` | 32x32 colour | 10 | 50,000 / 10,000 |
+    | a folder with MNIST's four IDX files, plain or gzipped | any grey | any | |
+    | an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test` | any | any | |
+
+    `"digits"` needs no network: it is made of the 1,797 handwritten digits of
+    8x8 pixels that scikit-learn carries
+    (https://doi.org/10.24432/C50P49), enlarged to 20x20 and, like MNIST's,
+    placed by their centre of mass in 28x28, and split with the same share of
+    every class on both sides. The others come through tensorflow-datasets and
+    need TensorFlow. Their images keep the order of the original files.
+
+    EMNIST is mended: tensorflow-datasets has its images transposed and the
+    labels of its letters start at 1; here the characters stand upright and
+    "A" is 0.
+
+    Args:
+        name: A name of the table, or the path of a folder or a file. A name
+            wins over a path: a folder called `mnist` is `"./mnist"`.
+        data_dir: Path. Where tensorflow-datasets keeps prepared data; what is
+            not there is downloaded on first use. By default
+            `~/tensorflow_datasets`.
+
+    Returns:
+        `(x_train, y_train), (x_test, y_test)`: uint8 images of shape
+        `(n, height, width, channels)` in [0, 255], and int64 labels of shape
+        `(n,)` from 0 on. The tuple has an attribute `class_names`.
+
+    Raises:
+        ValueError: When there is no such name or path, or a file does not
+            hold what it should.
+        ConnectionError: When the data are not in `data_dir` and cannot be
+            downloaded.
+
+    Example:
+
+    >>> from keras_lenet.datasets import load_data
+    >>> data = load_data("digits")
+    >>> (x_train, y_train), (x_test, y_test) = data
+    >>> x_train.shape, y_train.shape
+    ((1437, 28, 28, 1), (1437,))
+    >>> data.class_names[y_train[0]]
+    '3'
+    """  # noqa: E501
+    path = Path(name)
+    if name == "digits":
+        train, test = _load_digits()
+        class_names: Sequence[str] = string.digits
+    elif name in _SOURCES:
+        train, test = _load_tfds(str(name), data_dir)
+        class_names = _SOURCES[str(name)].class_names
+    elif path.is_dir():
+        train, test = (_load_idx(path, prefix) for prefix in ("train", "t10k"))
+        class_names = _numbered(train[1], test[1])
+    elif path.is_file():
+        train, test = _load_npz(path)
+        class_names = _numbered(train[1], test[1])
+    else:
+        raise ValueError(
+            f"`name` must be one of {', '.join(NAMES)}, or the path of a "
+            "folder of IDX files or of an `.npz` file. "
+            f"Received: name={str(name)!r}, which is none of these names and "
+            "no such path exists."
+        )
+    data = ImageData((train, test))
+    data.class_names = list(class_names)
+    return data
+
+
+def image_dataset_from_array(
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    batch_size: int = 100,
+    shuffle: bool = False,
+    seed: int | None = None,
+    num_classes: int | None = None,
+    drop_remainder: bool = False,
+) -> "tf.data.Dataset":
+    """Makes a `tf.data.Dataset` that yields batches of images and labels.
+
+    Whole batches are gathered by index, so that shuffling costs nothing for
+    each image, and pixels stay bytes until the model reads them. With
+    `shuffle=True` every pass over the dataset has a new order, a permutation
+    that depends on `seed` and the number of the pass alone: not on the
+    backend, nor on any global random state.
+
+    Args:
+        images: Array of shape `(n, height, width, channels)`, or
+            `(n, height, width)` for grey images: a last axis is added. Either
+            uint8 pixels in [0, 255], for a model with preprocessing, or
+            floats in [0, 1], for one without.
+        labels: Array of integers of shape `(n,)` or `(n, 1)`.
+        batch_size: Integer. Defaults to `100`.
+        shuffle: Boolean. Whether to shuffle. Defaults to `False`.
+        seed: Integer from 0 to 2**64 - 1. If `None`, it is drawn from
+            Python's generator, which `keras.utils.set_random_seed` seeds.
+        num_classes: Integer. If given, labels must be below it.
+        drop_remainder: Boolean. Whether to leave out a last batch with fewer
+            than `batch_size` images. Defaults to `False`.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels)`: uint8 or float32 of shape
+        `(batch, height, width, channels)` and int64 of shape `(batch,)`.
+
+    Raises:
+        ValueError: When an argument is not of the form above, `images` and
+            `labels` have different lengths or are empty, a pixel is NaN or
+            out of range, or a label is negative or not below `num_classes`.
+
+    Example:
+
+    >>> from keras_lenet.datasets import image_dataset_from_array, load_data
+    >>> (x_train, y_train), _ = load_data("digits")
+    >>> dataset = image_dataset_from_array(
+    ...     x_train, y_train, batch_size=100, shuffle=True, seed=98
+    ... )  # doctest: +SKIP
+    >>> model.fit(dataset, epochs=5)  # doctest: +SKIP
+    """
+    images, labels = check_images_and_labels(images, labels, num_classes)
+    count = len(images)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a positive integer. "
+            f"Received: batch_size={batch_size!r}"
+        )
+    if drop_remainder and count < batch_size:
+        raise ValueError(
+            "`batch_size` must be at most the number of images when "
+            f"`drop_remainder=True`. Received: batch_size={batch_size} and "
+            f"{count} images, so no batch would be left."
+        )
+    if seed is None:
+        seed = random.getrandbits(32)
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(
+            "`seed` must be an integer from 0 to 2**64 - 1. "
+            f"Received: seed={seed!r}"
+        )
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "`image_dataset_from_array` makes a `tf.data.Dataset`, which needs "
+            "TensorFlow: `pip install tensorflow`. Without it, pass the "
+            "arrays themselves to `fit`."
+        ) from error
+
+    passes = itertools.count()
+
+    def order() -> Array:
+        if not shuffle:
+            return np.arange(count)
+        return _permutation(count, seed, next(passes))
+
+    if drop_remainder:
+        count -= count % batch_size
+    with tf.device("CPU"):
+        all_images, all_labels = tf.constant(images), tf.constant(labels)
+
+    def one_pass(_: Any) -> "tf.data.Dataset":
+        indices = tf.ensure_shape(
+            tf.numpy_function(order, [], tf.int64), [len(images)]
+        )
+        starts = tf.data.Dataset.range(0, count, batch_size)
+        return starts.map(lambda start: indices[start : start + batch_size])
+
+    def gather(indices: Any) -> tuple[Any, Any]:
+        if drop_remainder:
+            indices = tf.ensure_shape(indices, [batch_size])
+        return tf.gather(all_images, indices), tf.gather(all_labels, indices)
+
+    dataset = tf.data.Dataset.range(1).flat_map(one_pass)
+    dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    num_batches = math.ceil(count / batch_size)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def check_images_and_labels(
+    images: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int | None = None
+) -> tuple[Array, Array]:
+    """Returns images and labels in one form, or says what is wrong with them.
+
+    Args:
+        images: Array, as for `image_dataset_from_array`.
+        labels: Array, as for `image_dataset_from_array`.
+        num_classes: Integer. If given, labels must be below it.
+
+    Returns:
+        uint8 or float32 images of shape `(n, height, width, channels)` and
+        int64 labels of shape `(n,)`.
+
+    Raises:
+        ValueError: As for `image_dataset_from_array`.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4:
+        raise ValueError(
+            "`images` must have the shape (n, height, width, channels) or "
+            f"(n, height, width). Received: images of shape {images.shape}."
+        )
+    if labels.shape == (len(labels), 1):
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(
+            "`labels` must have the shape (n,). Received: labels of shape "
+            f"{labels.shape}. One-hot labels become integers by "
+            "`labels.argmax(axis=1)`."
+        )
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(
+            "`images` and `labels` must have the same length, at least 1. "
+            f"Received: {len(images)} images and {len(labels)} labels."
+        )
+    _check_images(images)
+    _check_labels(labels, num_classes)
+    if images.dtype != np.uint8:
+        images = images.astype("float32")
+    return images, labels.astype("int64")
+
+
+def center_by_mass(images: Array, size: int = 28) -> Array:
+    """Places characters on square fields, centre of mass in the middle.
+
+    This is the last step of how MNIST's images were made
+    (https://doi.org/10.1109/5.726791, section III-A).
+
+    Args:
+        images: Array of shape `(n, height, width)`, bright ink on a
+            background of 0.
+        size: Integer, at least height and width. Defaults to `28`.
+
+    Returns:
+        Array of shape `(n, size, size)` and the dtype of `images`. A
+        character whose mass is so far off its middle that it would leave the
+        field stays at the border. An image without ink is placed in the
+        middle.
+    """
+    count, height, width = images.shape
+    fields = np.zeros((count, size, size), images.dtype)
+    for image, field in zip(images, fields, strict=True):
+        mass = image.astype("float64")
+        # An image without ink is as good as one that is all ink.
+        mass = mass if mass.any() else mass + 1
+        row = np.average(np.arange(height), weights=mass.sum(axis=1))
+        column = np.average(np.arange(width), weights=mass.sum(axis=0))
+        top = np.clip(round((size - 1) / 2 - row), 0, size - height)
+        left = np.clip(round((size - 1) / 2 - column), 0, size - width)
+        field[top : top + height, left : left + width] = image
+    return fields
+
+
+def _check_images(images: Array) -> None:
+    if 0 in images.shape:
+        raise ValueError(
+            "`images` must have at least 1x1 pixels and 1 channel. Received: "
+            f"images of shape {images.shape}. Bring them to one size, e.g. "
+            "with `keras.layers.Resizing(32, 32)`."
+        )
+    _, first, second, last = images.shape
+    if first in (1, 3) and second == last and last > 4:
+        raise ValueError(
+            "`images` must have the channels last. Received: images of shape "
+            f"{images.shape}. Transpose them with "
+            "`images.transpose(0, 2, 3, 1)`."
+        )
+    if images.dtype == np.uint8:
+        return
+    if images.dtype.kind != "f":
+        raise ValueError(
+            "`images` must be uint8 pixels in [0, 255] or floats in [0, 1]. "
+            f"Received: images of dtype {images.dtype}. Convert them with "
+            "`images.astype('uint8')`."
+        )
+    # NaN compares false, so this finds it too.
+    wrong = ~((images >= 0) & (images <= 1))
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            "`images` of floats must be in [0, 1]. Received: "
+            f"{images[index]}, first at index {index}. Raw pixels are given "
+            "as uint8 to a model with preprocessing, or divided by 255 to one "
+            "without."
+        )
+
+
+def _check_labels(labels: Array, num_classes: int | None) -> None:
+    if labels.dtype.kind not in "iu":
+        raise ValueError(
+            "`labels` must be integers. Received: labels of dtype "
+            f"{labels.dtype}, e.g. {labels[0]!r} at index 0. If they are "
+            "whole numbers, convert them with `labels.astype('int64')`."
+        )
+    wrong = labels < 0
+    expected = "not negative"
+    if num_classes is not None:
+        wrong |= labels >= num_classes
+        expected = f"from 0 to {num_classes - 1}"
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise ValueError(
+            f"`labels` must be {expected}. Received: {labels[index]}, first "
+            f"at index {index}."
+        )
+
+
+def _permutation(count: int, seed: int, epoch: int) -> Array:
+    # Philox is a function of a key, so an epoch's order can be had without
+    # those before it. NumPy promises to keep the bits of its bit generators,
+    # but not what `Generator.permutation` makes of them.
+    key = np.array([seed, epoch], "uint64")
+    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+
+
+def _load_digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # Linear interpolation from 8 to 20 pixels, along rows and columns.
+    centres = (np.arange(20) + 0.5) * 8 / 20 - 0.5
+    weights = np.maximum(
+        0, 1 - np.abs(np.clip(centres, 0, 7)[:, np.newaxis] - np.arange(8))
+    )
+    enlarged = np.rint(weights @ digits.images @ weights.T * (255 / 16))
+    images = center_by_mass(enlarged.astype("uint8"))[..., np.newaxis]
+    x_train, x_test, y_train, y_test = train_test_split(
+        images,
+        digits.target.astype("int64"),
+        test_size=360,
+        stratify=digits.target,
+        random_state=98,
+    )
+    return (x_train, y_train), (x_test, y_test)
+
+
+def _load_tfds(
+    name: str, data_dir: str | os.PathLike[str] | None
+) -> list[tuple[Array, Array]]:
+    try:
+        import tensorflow as tf  # noqa: F401
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"The data set {name!r} comes through tensorflow-datasets, which "
+            "needs TensorFlow: `pip install tensorflow tensorflow-datasets`. "
+            "'digits', a folder of IDX files and an `.npz` file do without."
+        ) from error
+
+    builder = tfds.builder(name, data_dir=data_dir)
+    if not builder.is_prepared():
+        _download(name, builder)
+    loaded = builder.as_dataset(
+        split=["train", "test"],
+        batch_size=-1,
+        as_supervised=True,
+        # Several files one after the other, so that the order is known.
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),
+    )
+    halves = []
+    for split, (images, labels) in zip(
+        ("train", "test"), tfds.as_numpy(loaded), strict=True
+    ):
+        order = _tfds_order(split, len(labels))
+        if name.startswith("emnist/"):
+            images = images.transpose(0, 2, 1, 3)
+        if name == "emnist/letters":
+            labels = labels - 1
+        restored = np.empty_like(images), np.empty_like(labels)
+        restored[0][order], restored[1][order] = images, labels
+        halves.append(restored)
+    return halves
+
+
+def _tfds_order(split: str, count: int) -> Array:
+    """Returns the index in the original files of every prepared example.
+
+    tensorflow-datasets writes examples in the order of the MD5 sums of split
+    and key (`tensorflow_datasets.core.hashing`), and for all our data sets
+    the key is the index in the original files.
+    """
+    digests = [
+        hashlib.md5(f"{split}{index}".encode(), usedforsecurity=False).digest()
+        for index in range(count)
+    ]
+    return np.array(sorted(range(count), key=digests.__getitem__))
+
+
+def _download(name: str, builder: Any) -> None:
+    host = _SOURCES[name].host
+    if not urllib.request.getproxies():
+        try:
+            # tensorflow-datasets would try again for minutes.
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            raise ConnectionError(
+                f"The data set {name!r} is not in {builder.data_dir} and "
+                f"cannot be downloaded: {host} cannot be reached ({error}). "
+                "Give the `data_dir` of prepared data, or use 'digits', which "
+                "needs no network."
+            ) from error
+    builder.download_and_prepare()
+
+
+def _numbered(*labels: Array) -> list[str]:
+    return [str(label) for label in range(max(map(np.max, labels)) + 1)]
+
+
+def _load_idx(folder: Path, prefix: str) -> tuple[Array, Array]:
+    images_file = _find_idx(folder, f"{prefix}-images-idx3-ubyte")
+    labels_file = _find_idx(folder, f"{prefix}-labels-idx1-ubyte")
+    images, labels = _read_idx(images_file, 3), _read_idx(labels_file, 1)
+    try:
+        return check_images_and_labels(images, labels)
+    except ValueError as error:
+        raise ValueError(f"{images_file}, {labels_file}: {error}") from error
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"{folder}: expected a folder with MNIST's four IDX files. Received: "
+        f"a folder without {name} or {name}.gz."
+    )
+
+
+def _read_idx(path: Path, rank: int) -> Array:
+    """Reads an IDX file of bytes: a magic number, the sizes, the values."""
+
+    def wrong(field: str, expected: Any, received: Any) -> ValueError:
+        return ValueError(
+            f"{path}: expected {field} {expected}. Received: {received}. "
+            "It is not one of MNIST's IDX files, or it is damaged."
+        )
+
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as f:
+            header = f.read(4 + 4 * rank)
+            if len(header) < 4 + 4 * rank:
+                raise wrong("a header of bytes", 4 + 4 * rank, len(header))
+            magic = bytes((0, 0, 8, rank))
+            if header[:4] != magic:
+                raise wrong("the magic number", magic.hex(), header[:4].hex())
+            shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
+            expected = math.prod(shape)
+            chunks = []
+            left = expected + 1
+            # In pieces: a damaged size must not reserve memory.
+            while left and (chunk := f.read(min(left, 2**20))):
+                chunks.append(chunk)
+                left -= len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise wrong("a whole gzip file", "", error) from error
+    values = b"".join(chunks)
+    if len(values) != expected:
+        received = len(values) if len(values) < expected else "more"
+        raise wrong("a number of values of", expected, received)
+    return np.frombuffer(values, "uint8").reshape(shape)
+
+
+def _load_npz(path: Path) -> list[tuple[Array, Array]]:
+    halves = []
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for half in ("train", "test"):
+                images, labels = arrays[f"x_{half}"], arrays[f"y_{half}"]
+                if images.dtype != np.uint8:
+                    raise ValueError(
+                        f"`x_{half}` must be uint8 pixels in [0, 255]. "
+                        f"Received: dtype {images.dtype}."
+                    )
+                halves.append(check_images_and_labels(images, labels))
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f"{path}: expected an `.npz` file with the arrays x_train, "
+            f"y_train, x_test and y_test. Received: {error}"
+        ) from error
+    return halves
