@@ -144,7 +144,7 @@ def load_data(
     >>> x_train.shape, y_train.shape
     ((1437, 28, 28, 1), (1437,))
     >>> data.class_names[y_train[0]]
-    '3'
+    '2'
     """  # noqa: E501
     path = Path(name)
     if name == "digits":

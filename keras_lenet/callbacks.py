@@ -1,0 +1,536 @@
+"""Callbacks that look at a model while it is training, and disturb nothing."""
+
+import contextlib
+import csv
+import itertools
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_lenet import plots
+from keras_lenet.datasets import check_images_and_labels
+from keras_lenet.files import replacing
+
+Array = npt.NDArray[Any]
+Logs = dict[str, Any]
+
+
+class _PeriodicCallback(keras.callbacks.Callback):
+    """Calls `look` every `freq` training steps or at the end of every epoch.
+
+    A due step is noticed before the step that follows it, with integer
+    arithmetic alone, because any use of the model makes JAX put its state
+    back into the model. With `steps_per_execution` above 1, a look comes at
+    the first chance at or after a multiple of `freq`.
+    """
+
+    # Reading the logs at the end of every batch would make the accelerator
+    # wait, so Keras stops running ahead for callbacks that do more there than
+    # nothing. This one only counts.
+    async_safe = True
+
+    def __init__(self, freq: int | str) -> None:
+        super().__init__()
+        if freq != "epoch" and not _is_positive_integer(freq):
+            raise ValueError(
+                "`freq` must be a positive number of training steps, or "
+                f"'epoch'. Received: freq={freq!r}"
+            )
+        self.freq = freq
+
+    def look(self, step: int, epoch: int) -> None:
+        """Looks at `self.model` after `step` steps, in epoch `epoch`."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._steps_before_epoch = 0
+        self._next_step = self.freq
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
+        # Keras may call `on_train_batch_end` from several threads, and to
+        # advance this is one atomic operation.
+        self._executions = itertools.count()
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        if self.freq != "epoch":
+            self._look_if_due(self._steps_before_epoch + batch)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        next(self._executions)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        steps = next(self._executions) * self.model.steps_per_execution
+        # The last execution of an epoch may have fewer steps than the others.
+        self._steps_before_epoch += min(steps, self.params["steps"] or steps)
+        if self.freq == "epoch":
+            self.look(self._steps_before_epoch, epoch)
+        else:
+            self._look_if_due(self._steps_before_epoch)
+
+    def _look_if_due(self, step: int) -> None:
+        # Batches move by `steps_per_execution` and can jump over a multiple
+        # of `freq`, so compare with a threshold, not a remainder.
+        if step >= self._next_step:
+            self._next_step = (step // self.freq + 1) * self.freq
+            self.look(step, self._epoch)
+
+
+class HeldOutEvaluation(_PeriodicCallback):
+    """Evaluates on held-out data every few training steps, inside `fit`.
+
+    To evaluate a model in the middle of an epoch by `model.evaluate` resets
+    the training metrics that `fit` is averaging, and on PyTorch changes the
+    random state and the mode of the layers. This callback puts everything
+    back: weights, training metrics, random state and history of a run are
+    those of the same run without it.
+
+    At the end of an epoch the results of the last evaluation reach `History`
+    and the callbacks that follow in the list, under names that start with
+    `val_`, so that `EarlyStopping(monitor="val_loss")` and
+    `ModelCheckpoint` can use them. Where `fit` has `validation_data` of its
+    own, its results keep those names.
+
+    With `steps_per_execution=k` the model can only be reached every `k` steps,
+    so an evaluation comes at the first of those steps at or after every
+    multiple of `freq`, and is recorded with the step at which it was made.
+
+    Args:
+        data: What to evaluate on: a tuple `(x, y)` or `(x, y, sample_weight)`
+            of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset` or other
+            collection of such tuples as batches; or a dict of names to any of
+            these.
+        freq: Integer or `"epoch"`. How many training steps lie between two
+            evaluations. Defaults to `100`.
+        sample_size: Integer. How many samples to evaluate on, drawn anew for
+            every evaluation; only for arrays. By default all.
+        seed: Integer. With the step it decides what is drawn. By default it
+            is taken from the operating system.
+        batch_size: Integer. How many samples of arrays to evaluate at a time.
+            Defaults to `500`.
+        at_start: Boolean. Whether to evaluate once before the first step too.
+            Defaults to `False`.
+        at_end: Boolean. Whether to evaluate once after the last step, if that
+            is not done anyway. Defaults to `False`.
+        filename: Path of a CSV file that gets a line at every evaluation, and
+            replaces that of an earlier training. By default none is written.
+        verbose: 0 or 1. Whether to print a line at every evaluation. Defaults
+            to `0`.
+
+    Attributes:
+        history: Dict of lists with one entry for each evaluation of the last
+            training: `"step"`, how many training steps came before; the
+            metrics of training by their names, averaged over the steps since
+            the evaluation before (NaN where there were none); and those of
+            the held-out data as `"val_" + name`, or
+            `"val_" + set + "_" + name` where `data` is a dict.
+
+    Raises:
+        ValueError: When an argument is not of the form above, arrays differ
+            in length or are empty, or there are fewer than `sample_size`
+            samples.
+
+    Metrics of several batches and of the steps between two evaluations are
+    calculated from sums of the metrics' variables, which is right for metrics
+    that add up over samples, as those of Keras do.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_lenet import HeldOutEvaluation, LeNet5
+    >>> from keras_lenet.datasets import load_data
+    >>> (x_train, y_train), (x_test, y_test) = load_data("digits")
+    >>> model = LeNet5()
+    >>> model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    >>> held_out = HeldOutEvaluation((x_test, y_test), freq=5, sample_size=100)
+    >>> history = model.fit(
+    ...     x_train, y_train, batch_size=100, verbose=0, callbacks=[held_out]
+    ... )
+    >>> held_out.history["step"]
+    [5, 10, 15]
+    >>> sorted(history.history)
+    ['accuracy', 'loss', 'val_accuracy', 'val_loss']
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        freq: int | str = 100,
+        sample_size: int | None = None,
+        seed: int | None = None,
+        batch_size: int = 500,
+        at_start: bool = False,
+        at_end: bool = False,
+        filename: str | os.PathLike[str] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(freq)
+        for name, value in (
+            ("sample_size", sample_size),
+            ("batch_size", batch_size),
+        ):
+            if value is not None and not _is_positive_integer(value):
+                raise ValueError(
+                    f"`{name}` must be a positive integer. "
+                    f"Received: {name}={value!r}"
+                )
+        if filename is not None and not Path(filename).parent.is_dir():
+            raise ValueError(
+                "`filename` must be in a folder that exists. "
+                f"Received: filename={str(filename)!r}"
+            )
+        if not data and isinstance(data, Mapping):
+            raise ValueError("`data` must not be empty. Received: data={}")
+        sets = data if isinstance(data, Mapping) else {"": data}
+        for name, value in sets.items():
+            _check_held_out(f"data[{name!r}]" if name else "data", value)
+            if sample_size is not None:
+                _check_sample_size(sample_size, value)
+        self.data = data
+        self.sample_size = sample_size
+        self.seed = np.random.SeedSequence().entropy if seed is None else seed
+        self.batch_size = batch_size
+        self.at_start = at_start
+        self.at_end = at_end
+        self.filename = filename
+        self.verbose = verbose
+        self.history: dict[str, list[Any]] = {}
+        self._sets = {
+            f"val_{name}_" if name else "val_": value
+            for name, value in sets.items()
+        }
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        self.history = {}
+        self._in_epoch = False
+        self._epoch_state: list[Array] | None = None
+        # The metrics' variables plus this are their sums over the steps since
+        # the last evaluation.
+        self._offset: list[Array] | None = None
+        if self.at_start:
+            self.look(0, 0)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._in_epoch = True
+        self._epoch_state = None
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        # The validation of `fit` is about to reset the training metrics.
+        if self._in_epoch:
+            self._epoch_state = _values(self.model.metrics_variables)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._offset = self._sums()
+        self._in_epoch = False
+        if logs is not None:
+            for name, values in self.history.items():
+                if name.startswith("val_"):
+                    logs.setdefault(name, values[-1])
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        step = self._steps_before_epoch
+        if self.at_end and self.history.get("step", [-1])[-1] != step:
+            self.look(step, self._epoch)
+
+    def look(self, step: int, epoch: int) -> None:
+        model = self.model
+        sums = self._sums()
+        new_steps = step - self.history.get("step", [0])[-1]
+        held_out: dict[str, Any] = {}
+        with _undisturbed(model):
+            for prefix, data in self._sets.items():
+                results = self._evaluate(model, data, step)
+                held_out |= {prefix + key: y for key, y in results.items()}
+            if new_steps and sums:
+                training = _results(model, sums)
+            else:
+                training = dict.fromkeys(results, float("nan"))
+        # What has been reported is taken off what comes next.
+        self._offset = None
+        if self._in_epoch:
+            self._offset = [-value for value in self._state()]
+
+        row = {"step": step, **training, **held_out}
+        for key, value in row.items():
+            self.history.setdefault(key, []).append(value)
+        if self.filename is not None:
+            self._write(row)
+        if self.verbose:
+            _print_line(row)
+
+    def _state(self) -> list[Array]:
+        """Returns the sums of the training metrics since the epoch began."""
+        if self._epoch_state is not None:
+            return self._epoch_state
+        return _values(self.model.metrics_variables)
+
+    def _sums(self) -> list[Array]:
+        """Returns those since the last evaluation."""
+        if not self._in_epoch:
+            return self._offset or []
+        return _add(self._state(), self._offset)
+
+    def _evaluate(self, model: Any, data: Any, step: int) -> dict[str, Any]:
+        sums: list[Array] | None = None
+        for batch in self._batches(data, step):
+            # This resets the metrics first.
+            model.test_on_batch(*batch)
+            sums = _add(_values(model.metrics_variables), sums)
+        if sums is None:
+            raise RuntimeError(
+                "HeldOutEvaluation: `data` must give at least one batch. "
+                "Received: none."
+            )
+        return _results(model, sums)
+
+    def _batches(self, data: Any, step: int) -> Iterator[Any]:
+        if not isinstance(data, (tuple, list)):
+            for batch in _as_iterable(data):
+                batch = keras.utils.unpack_x_y_sample_weight(batch)
+                yield keras.tree.map_structure(np.asarray, batch)
+            return
+        count = _length(data)
+        order = None
+        if self.sample_size is not None:
+            # A function of seed and step, so that a resumed training draws
+            # what an uninterrupted one would have drawn.
+            generator = np.random.default_rng([self.seed, step])
+            count = self.sample_size
+            order = generator.choice(_length(data), count, replace=False)
+        for start in range(0, count, self.batch_size):
+            part: Any = slice(start, min(start + self.batch_size, count))
+            if order is not None:
+                part = order[part]
+            yield keras.tree.map_structure(lambda array: array[part], data)  # noqa: B023
+
+    def _write(self, row: dict[str, Any]) -> None:
+        first = len(self.history["step"]) == 1
+        with Path(self.filename).open("w" if first else "a", newline="") as f:
+            writer = csv.writer(f)
+            if first:
+                writer.writerow(row)
+            writer.writerow(row.values())
+
+
+class SamplePredictions(_PeriodicCallback):
+    """Draws images with their actual and predicted class, inside `fit`.
+
+    Wrong predictions are marked. Like `HeldOutEvaluation`, it disturbs
+    nothing, and it keeps to the same steps. If a picture cannot be drawn or
+    written, training goes on, with one warning.
+
+    Args:
+        images: Array of shape `(n, height, width, channels)`, 1 channel
+            (grey) or 3 (colour), or `(n, height, width)`; uint8 in [0, 255]
+            or floats in [0, 1], whichever the model takes.
+        labels: Array of integers of shape `(n,)`, the actual classes.
+        freq: Integer or `"epoch"`. How many training steps lie between two
+            pictures. Defaults to `"epoch"`.
+        filepath: Template of the path to write to, with `{step}`, the number
+            of steps made, and `{epoch}`, counted from 1, as fields. The suffix
+            is that of any format of Matplotlib. Folders are made; files
+            replaced. Defaults to `"predictions-{step:06d}.png"`.
+        class_names: Sequence of strings, the names of the classes from 0 on.
+            By default their numbers.
+
+    Raises:
+        ValueError: When an argument is not of the form above, `images` and
+            `labels` have different lengths or are empty, or a label has no
+            name.
+
+    Example:
+
+    >>> from keras_lenet import SamplePredictions
+    >>> from keras_lenet.datasets import load_data
+    >>> _, (x_test, y_test) = load_data("digits")
+    >>> callback = SamplePredictions(
+    ...     x_test[:6], y_test[:6], freq=100, filepath="step-{step}.png"
+    ... )
+    >>> model.fit(x_train, y_train, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        freq: int | str = "epoch",
+        filepath: str | os.PathLike[str] = "predictions-{step:06d}.png",
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(freq)
+        self.images, self.labels = check_images_and_labels(
+            images, labels, None if class_names is None else len(class_names)
+        )
+        self.filepath = os.fspath(filepath)
+        try:
+            self.filepath.format(step=0, epoch=1)
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                "`filepath` must be a template with the fields {step} and "
+                f"{{epoch}} at most. Received: filepath={self.filepath!r}"
+            ) from error
+        self.class_names = class_names
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        self._warned = False
+
+    def look(self, step: int, epoch: int) -> None:
+        path = Path(self.filepath.format(step=step, epoch=epoch + 1))
+        try:
+            model = self.model
+            with _undisturbed(model):
+                outputs = model.predict_on_batch(self.images)
+            figure = plots.plot_predictions(
+                self.images, self.labels, outputs, self.class_names
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, dpi=150)
+        except Exception as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"SamplePredictions could not draw {path}: {error!r}. "
+                    "Training goes on; this is said only once.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+
+@contextlib.contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    """Puts the model's metrics and all random state back as they were."""
+    variables = [*model.metrics_variables, *model.non_trainable_variables]
+    values = _values(variables)
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    try:
+        with _undisturbed_torch(model):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        _assign(variables, values)
+
+
+@contextlib.contextmanager
+def _undisturbed_torch(model: Any) -> Iterator[None]:
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _values(variables: Iterable[Any]) -> list[Array]:
+    # On PyTorch the array would share its memory with the variable.
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+
+def _assign(variables: Iterable[Any], values: Iterable[Array]) -> None:
+    # Metrics may have got variables since the values were taken.
+    for variable, value in zip(variables, values, strict=False):
+        variable.assign(value)
+
+
+def _add(values: list[Array], others: list[Array] | None) -> list[Array]:
+    if not others:
+        return values
+    return [a + b for a, b in zip(values, others, strict=True)]
+
+
+def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
+    """Returns what the metrics are when their variables are `sums`."""
+    _assign(model.metrics_variables, sums)
+    results = {}
+    for name, value in model.get_metrics_result().items():
+        array = keras.ops.convert_to_numpy(value)
+        results[name] = array.item() if array.size == 1 else array
+    return results
+
+
+def _print_line(row: dict[str, Any]) -> None:
+    text = " - ".join(
+        f"{key}: {value:.4f}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in row.items()
+    )
+    # On a terminal Keras' progress bar is in the way; it draws itself anew.
+    clear = "\r\x1b[K" if sys.stdout.isatty() else ""
+    print(f"{clear}{text}", flush=True)
+
+
+def _as_iterable(data: Any) -> Iterable[Any]:
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[index] for index in range(data.num_batches))
+    return data  # type: ignore[no-any-return]
+
+
+def _check_held_out(name: str, data: Any) -> None:
+    if isinstance(data, (tuple, list)):
+        lengths = {len(array) for array in keras.tree.flatten(data)}
+        if len(data) not in (2, 3) or len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                f"`{name}` must be (x, y) or (x, y, sample_weight), arrays of "
+                f"the same length, at least 1. Received: {len(data)} of the "
+                f"lengths {sorted(lengths)}."
+            )
+    elif isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            raise ValueError(
+                f"`{name}` must be finite. Received: a PyDataset without "
+                "`num_batches`."
+            )
+    elif not isinstance(data, Iterable) or isinstance(data, Iterator):
+        raise ValueError(
+            f"`{name}` must be arrays, or a dataset that can be gone through "
+            f"many times. Received: {name}={data!r}"
+        )
+    elif hasattr(data, "cardinality") and int(data.cardinality()) == -1:
+        raise ValueError(
+            f"`{name}` must be finite. Received: an infinite dataset. Leave "
+            "out its `repeat()`."
+        )
+
+
+def _check_sample_size(sample_size: int, data: Any) -> None:
+    if not isinstance(data, (tuple, list)):
+        raise ValueError(
+            "`sample_size` needs `data` of arrays. Received: "
+            f"sample_size={sample_size} and a dataset, which cannot be "
+            "sampled. Use its `take`, or give arrays."
+        )
+    if sample_size > _length(data):
+        raise ValueError(
+            "`sample_size` must be at most the number of samples. Received: "
+            f"sample_size={sample_size} and {_length(data)} samples."
+        )
+
+
+def _length(data: Sequence[Any]) -> int:
+    return len(keras.tree.flatten(data)[0])
+
+
+def _is_positive_integer(value: Any) -> bool:
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and value > 0
+    )
