@@ -150,7 +150,7 @@ class HeldOutEvaluation(_PeriodicCallback):
     >>> from keras_lenet.datasets import load_data
     >>> (x_train, y_train), (x_test, y_test) = load_data("digits")
     >>> model = LeNet5()
-    >>> model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    >>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     >>> held_out = HeldOutEvaluation((x_test, y_test), freq=5, sample_size=100)
     >>> history = model.fit(
     ...     x_train, y_train, batch_size=100, verbose=0, callbacks=[held_out]

@@ -256,16 +256,16 @@ def image_dataset_from_array(
             return np.arange(count)
         return _permutation(count, seed, next(passes))
 
-    if drop_remainder:
-        count -= count % batch_size
+    # Which images are left out differs from pass to pass.
+    kept = count - count % batch_size if drop_remainder else count
     with tf.device("CPU"):
         all_images, all_labels = tf.constant(images), tf.constant(labels)
 
     def one_pass(_: Any) -> "tf.data.Dataset":
         indices = tf.ensure_shape(
-            tf.numpy_function(order, [], tf.int64), [len(images)]
+            tf.numpy_function(order, [], tf.int64), [count]
         )
-        starts = tf.data.Dataset.range(0, count, batch_size)
+        starts = tf.data.Dataset.range(0, kept, batch_size)
         return starts.map(lambda start: indices[start : start + batch_size])
 
     def gather(indices: Any) -> tuple[Any, Any]:
@@ -275,7 +275,7 @@ def image_dataset_from_array(
 
     dataset = tf.data.Dataset.range(1).flat_map(one_pass)
     dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-    num_batches = math.ceil(count / batch_size)
+    num_batches = math.ceil(kept / batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return dataset.prefetch(tf.data.AUTOTUNE)
 

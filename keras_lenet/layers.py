@@ -66,6 +66,13 @@ class PadTo32(_DataLayer):
             )
         self.fill_value = fill_value
 
+    def __call__(self, inputs: Tensor, **kwargs: Any) -> Tensor:
+        # Keras itself fails on shapes of unknown rank, as `tf.numpy_function`
+        # leaves them, before it comes to `call`.
+        if hasattr(inputs, "shape"):
+            _padding(inputs.shape)
+        return super().__call__(inputs, **kwargs)
+
     def call(self, inputs: Tensor) -> Tensor:
         # Keras casts bytes inside a TensorFlow graph but not eagerly.
         inputs = self.backend.cast(inputs, self.compute_dtype)
@@ -79,7 +86,6 @@ class PadTo32(_DataLayer):
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        # A symbolic call comes here and not to `call`, so both check the size.
         _padding(input_shape)
         return (*input_shape[:-3], _FIELD, _FIELD, input_shape[-1])
 

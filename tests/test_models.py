@@ -1,0 +1,232 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lenet import LeNet5
+
+
+def sequential_lenet5():
+    """The same network from Keras' own layers, on images padded beforehand."""
+    layers = keras.layers
+    last = {"data_format": "channels_last"}
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(6, 5, activation="relu", **last),
+            layers.MaxPooling2D(**last),
+            layers.Conv2D(16, 5, activation="relu", **last),
+            layers.MaxPooling2D(**last),
+            layers.Flatten(**last),
+            layers.Dense(120, activation="relu"),
+            layers.Dense(84, activation="relu"),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def pixels(model, generator, count=3):
+    shape = (count, *model.input_shape[1:])
+    if model.include_preprocessing:
+        return generator.integers(0, 256, shape).astype("uint8")
+    return generator.random(shape, "float32")
+
+
+def assert_same_outputs(model, other, generator):
+    images = pixels(model, generator)
+    np.testing.assert_array_equal(
+        model.predict(images, verbose=0), other.predict(images, verbose=0)
+    )
+
+
+CONFIGURATIONS = [
+    {},
+    {"include_preprocessing": False},
+    {"classifier_activation": None, "name": "mine"},
+    {"num_classes": 3, "input_shape": (17, 32, 3), "trainable": False},
+    {"dtype": "mixed_bfloat16"},
+    {"classifier_activation": keras.activations.log_softmax},
+]
+
+
+def test_lenet5_has_the_layers_of_the_paper_and_61706_weights():
+    model = LeNet5()
+    shapes = {layer.name: layer.output.shape[1:] for layer in model.layers[1:]}
+    assert shapes == {
+        "pad_to_32": (32, 32, 1),
+        "rescaling": (32, 32, 1),
+        "c1": (28, 28, 6),
+        "s2": (14, 14, 6),
+        "c3": (10, 10, 16),
+        "s4": (5, 5, 16),
+        "flatten": (400,),
+        "c5": (120,),
+        "f6": (84,),
+        "output": (10,),
+    }
+    counts = {layer.name: layer.count_params() for layer in model.layers}
+    counts = {name: count for name, count in counts.items() if count}
+    assert counts == {
+        "c1": 156,
+        "c3": 2416,
+        "c5": 48120,
+        "f6": 10164,
+        "output": 850,
+    }
+    assert model.count_params() == 61706
+
+
+def test_lenet5_computes_what_keras_own_layers_compute(generator):
+    model, other = LeNet5(), sequential_lenet5()
+    other.set_weights(model.get_weights())
+    images = pixels(model, generator)
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        other.predict(padded, verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_lenet5_takes_the_same_image_raw_and_preprocessed(generator):
+    model, without = LeNet5(), LeNet5(include_preprocessing=False)
+    without.set_weights(model.get_weights())
+    images = pixels(model, generator)
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        without.predict(padded.astype("float32") / 255, verbose=0),
+        rtol=1e-5,
+    )
+
+
+def test_lenet5_gives_logits_of_which_the_softmax_is_the_default(generator):
+    model, logits = LeNet5(), LeNet5(classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    images = pixels(model, generator)
+    exponentials = np.exp(logits.predict(images, verbose=0))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        exponentials / exponentials.sum(axis=1, keepdims=True),
+        rtol=1e-5,
+    )
+
+
+def test_lenet5_summary_shows_layers_shapes_and_counts(capsys):
+    LeNet5().summary()
+    text = capsys.readouterr().out
+    for expected in ("c3 (Conv2D)", "(None, 10, 10, 16)", "48,120", "61,706"):
+        assert expected in text
+
+
+def test_lenet5_gives_the_output_of_an_inner_layer(generator):
+    model = LeNet5()
+    maps = keras.Model(model.input, model.get_layer("c3").output)
+    assert maps.predict(pixels(model, generator), verbose=0).shape == (
+        3,
+        10,
+        10,
+        16,
+    )
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_lenet5_comes_back_from_a_keras_file(configuration, tmp_path, generator):
+    model = LeNet5(**configuration)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is LeNet5
+    assert loaded.get_config() == model.get_config()
+    assert_same_outputs(model, loaded, generator)
+
+
+def test_lenet5_comes_back_from_a_weights_file(tmp_path, generator):
+    model, other = LeNet5(), LeNet5()
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same_outputs(model, other, generator)
+
+
+def test_lenet5_clones(generator):
+    model = LeNet5(num_classes=4)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert_same_outputs(model, clone, generator)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_lenet5_comes_back_after_quantization(tmp_path, generator):
+    model = LeNet5()
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("f6").kernel.dtype == "int8"
+    assert_same_outputs(model, loaded, generator)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_lenet5_keeps_its_head_float32_under_a_mixed_policy(
+    policy, tmp_path, generator
+):
+    keras.config.set_dtype_policy(policy)
+    model = LeNet5()
+    keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert each.get_layer("f6").compute_dtype == policy[len("mixed_") :]
+        assert each.predict(pixels(model, generator), verbose=0).dtype == (
+            "float32"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "`num_classes` must be a positive integer"),
+        ({"num_classes": 2.5}, "`num_classes`.*Received: num_classes=2.5"),
+        ({"input_shape": (28, 28)}, r"height, width, channels\).*\(28, 28\)"),
+        ({"input_shape": (None, 28, 1)}, "positive integers"),
+        ({"input_shape": (1, 28, 28)}, "channels last.*transpose"),
+        ({"input_shape": (40, 40, 1)}, "at most 32x32.*Resizing"),
+        (
+            {"input_shape": (28, 28, 1), "include_preprocessing": False},
+            r"\(32, 32, channels\).*PadTo32",
+        ),
+    ],
+)
+def test_lenet5_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LeNet5(**arguments)
+
+
+def test_lenet5_takes_the_neighbours_of_what_it_rejects():
+    assert LeNet5(1, (32, 1, 5)).output_shape == (None, 1)
+
+
+@pytest.mark.parametrize("first", ["keras", "keras_lenet.models"])
+def test_importing_registers_the_classes(first, tmp_path):
+    LeNet5().save(tmp_path / "model.keras")
+    code = (
+        f"import {first}; import keras_lenet, keras; "
+        "print(type(keras.saving.load_model('model.keras')).__name__)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert output.strip() == "LeNet5"
+
+
+def test_importing_the_package_does_not_import_a_backend():
+    code = "import sys, keras_lenet; print('keras' in sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert output.strip() == "False"

@@ -1,0 +1,125 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_lenet.plots import plot_history, plot_predictions
+
+HISTORY = {
+    "step": [5, 10, 15],
+    "loss": [2.2, 1.5, 0.9],
+    "accuracy": [0.2, 0.5, 0.7],
+    "val_loss": [2.1, 1.4, 1.0],
+    "val_accuracy": [0.3, 0.6, 0.8],
+}
+
+
+def curves(axes):
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+
+
+def test_plot_history_draws_training_and_held_out_curves_over_steps():
+    loss, accuracy = plot_history(HISTORY).axes
+    assert (loss.get_title(), accuracy.get_title()) == ("Loss", "Accuracy")
+    assert curves(loss) == {
+        "training": [2.2, 1.5, 0.9],
+        "held-out": [2.1, 1.4, 1.0],
+    }
+    assert list(accuracy.lines[0].get_xdata()) == [5, 10, 15]
+    assert accuracy.get_xlabel() == "Training steps"
+    assert accuracy.get_legend() is not None
+
+
+def test_plot_history_counts_epochs_from_1_for_the_history_of_fit():
+    (axes,) = plot_history({"loss": [3.0, 2.0]}).axes
+    assert list(axes.lines[0].get_xdata()) == [1, 2]
+    assert axes.get_xlabel() == "Epoch"
+
+
+def test_plot_history_names_the_sets_of_held_out_data():
+    (axes,) = plot_history(
+        {"loss": [3.0], "val_mine_loss": [4.0], "val_yours_loss": [5.0]}
+    ).axes
+    assert list(curves(axes)) == ["training", "held-out, mine", "held-out, yours"]
+
+
+def test_plot_history_draws_a_metric_that_only_held_out_data_have():
+    titles = [a.get_title() for a in plot_history({"val_loss": [1.0]}).axes]
+    assert titles == ["Loss"]
+
+
+def test_plot_history_tells_curves_apart_in_grey():
+    styles = {
+        line.get_linestyle() for line in plot_history(HISTORY).axes[0].lines
+    }
+    assert len(styles) == 2
+
+
+@pytest.mark.parametrize(
+    "history", [{}, {"step": [1]}, {"loss": []}, {"loss": [1], "accuracy": [1, 2]}]
+)
+def test_plot_history_rejects(history):
+    with pytest.raises(ValueError, match="sequences of one length.*Received"):
+        plot_history(history)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 30])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_plot_predictions_draws_every_image_once(count, channels, generator):
+    images = generator.integers(0, 256, (count, 9, 8, channels)).astype("uint8")
+    figure = plot_predictions(images, [0] * count, [0] * count)
+    drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    np.testing.assert_array_equal(
+        np.stack(drawn).reshape(images.shape), images
+    )
+    assert figure.get_suptitle() == f"{count} of {count} right"
+
+
+def test_plot_predictions_marks_wrong_ones_and_names_classes(generator):
+    images = generator.random((3, 8, 8))
+    figure = plot_predictions(
+        images, [0, 1, 2], np.eye(3)[[0, 2, 2]], ["a", "$b$", "c"]
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [
+        "actual a\npredicted a",
+        "actual \\$b\\$\npredicted c ✗",
+        "actual c\npredicted c",
+    ]
+    colors = [axes.title.get_color() for axes in figure.axes]
+    assert colors[0] == colors[2] != colors[1]
+    assert figure.get_suptitle() == "2 of 3 right, wrong ones marked ✗"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "predictions", "message"),
+    [
+        ((2, 8, 8, 2), (2,), (2,), "1 or 3 channels"),
+        ((8, 8), (2,), (2,), "height, width"),
+        ((2, 8, 8), (3,), (2,), "same length.*2 images"),
+        ((2, 8, 8), (2,), (3, 10), "same length"),
+        ((0, 8, 8), (0,), (0,), "at least 1"),
+    ],
+)
+def test_plot_predictions_rejects(images, labels, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        plot_predictions(
+            np.ones(images), np.ones(labels, int), np.ones(predictions, int)
+        )
+
+
+def test_plots_need_neither_keras_nor_pyplot(tmp_path):
+    code = (
+        "import sys; from keras_lenet.plots import plot_history; "
+        "plot_history({'loss': [1.0]}).savefig('history.png'); "
+        "print({'keras', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert output.strip() == "set()"
