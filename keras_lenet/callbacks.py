@@ -298,8 +298,9 @@ class HeldOutEvaluation(_PeriodicCallback):
     def _batches(self, data: Any, step: int) -> Iterator[Any]:
         if not isinstance(data, (tuple, list)):
             for batch in _as_iterable(data):
-                batch = keras.utils.unpack_x_y_sample_weight(batch)
-                yield keras.tree.map_structure(np.asarray, batch)
+                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+                arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
+                yield keras.tree.map_structure(np.asarray, arrays)
             return
         count = _length(data)
         order = None
@@ -424,6 +425,24 @@ def _undisturbed(model: Any) -> Iterator[None]:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         _assign(variables, values)
+        if keras.backend.backend() == "jax":
+            _attach_jax_state(model)
+
+
+def _attach_jax_state(model: Any) -> None:
+    # Before it asks for the next batch, Keras takes the state out of the
+    # model. Where there is no next batch it puts back what the last user of
+    # the model left here: from an evaluation that is only a part, and metrics
+    # of its own.
+    model._jax_state = {
+        name: [v.value for v in variables]
+        for name, variables in (
+            ("trainable_variables", model.trainable_variables),
+            ("non_trainable_variables", model.non_trainable_variables),
+            ("optimizer_variables", model.optimizer.variables),
+            ("metrics_variables", model.metrics_variables),
+        )
+    }
 
 
 @contextlib.contextmanager

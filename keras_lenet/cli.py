@@ -203,20 +203,28 @@ def _read_picture(
 
     height, width = _image_size(model)
     channels = model.input_shape[-1]
-    if channels == 3:
-        picture = keras.utils.load_img(
-            path,
-            target_size=(height, width),
-            interpolation="bilinear",
-            keep_aspect_ratio=True,
-        )
-        return np.asarray(picture), ""
-    if channels != 1:
+    if channels not in (1, 3):
         raise ValueError(
             "The model must take grey or colour images, 1 or 3 channels. "
             f"Received: a model for {channels}."
         )
-    pixels = np.asarray(keras.utils.load_img(path, color_mode="grayscale"))
+    as_colour = {
+        "target_size": (height, width),
+        "interpolation": "bilinear",
+        "keep_aspect_ratio": True,
+    }
+    as_grey = {"color_mode": "grayscale"}
+    try:
+        pixels = np.asarray(
+            keras.utils.load_img(path, **as_grey if channels == 1 else as_colour)
+        )
+    except OSError as error:
+        raise ValueError(
+            f"{path}: expected a picture, e.g. a PNG or JPEG file. "
+            f"Received: {error.strerror or 'something else'}."
+        ) from error
+    if channels == 3:
+        return pixels, ""
     border = np.concatenate(
         [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
     )

@@ -273,11 +273,20 @@ def image_dataset_from_array(
             indices = tf.ensure_shape(indices, [batch_size])
         return tf.gather(all_images, indices), tf.gather(all_labels, indices)
 
-    dataset = tf.data.Dataset.range(1).flat_map(one_pass)
-    dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    # While tf.data tunes itself, the end of a pass can wait for the tuner to
+    # wake up, which it does after 0.01 s, then 0.02, 0.04, ... Measured: epochs
+    # of 0.8 s lasted 1.28. There is nothing to tune here.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     num_batches = math.ceil(kept / batch_size)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return (
+        tf.data.Dataset.range(1)
+        .flat_map(one_pass)
+        .map(gather)
+        .apply(tf.data.experimental.assert_cardinality(num_batches))
+        .prefetch(2)
+        .with_options(options)
+    )
 
 
 def check_images_and_labels(
@@ -569,7 +578,7 @@ def _read_idx(path: Path, rank: int) -> Array:
 def _load_npz(path: Path) -> list[tuple[Array, Array]]:
     halves = []
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             for half in ("train", "test"):
                 images, labels = arrays[f"x_{half}"], arrays[f"y_{half}"]
                 if images.dtype != np.uint8:
@@ -579,9 +588,9 @@ def _load_npz(path: Path) -> list[tuple[Array, Array]]:
                     )
                 halves.append(check_images_and_labels(images, labels))
     except (
-        AttributeError,
         EOFError,
         KeyError,
+        TypeError,
         ValueError,
         zipfile.BadZipFile,
         zlib.error,

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 from pathlib import Path
 
@@ -9,16 +8,28 @@ import pytest
 from keras_lenet.datasets import load_data
 
 
-def _importable(name):
-    try:
-        return importlib.util.find_spec(name) and __import__(name)
-    except ImportError:
-        return False
+try:
+    import tensorflow  # noqa: F401
 
+    HAS_TENSORFLOW = True
+except ImportError:
+    HAS_TENSORFLOW = False
 
 needs_tensorflow = pytest.mark.skipif(
-    not _importable("tensorflow"), reason="TensorFlow cannot be imported"
+    not HAS_TENSORFLOW, reason="TensorFlow cannot be imported"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory):
+    """Lets JAX take what it compiled for one test for the others too."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        folder = str(tmp_path_factory.mktemp("jax"))
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture

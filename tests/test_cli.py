@@ -1,0 +1,286 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from conftest import needs_tensorflow
+from matplotlib.image import imsave
+
+from keras_lenet import LeNet5, __version__
+from keras_lenet.cli import main
+
+BACKEND = keras.backend.backend()
+
+
+def keras_lenet(*arguments, cwd=None, **environment):
+    """Runs the command line as a person would."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "keras_lenet", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    """A model that tells digits apart, and the folder it is in."""
+    (x_train, y_train), _ = digits
+    folder = tmp_path_factory.mktemp("trained")
+    keras.utils.set_random_seed(1)
+    model = LeNet5(classifier_activation=None)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.fit(x_train, y_train, epochs=8, batch_size=50, verbose=0)
+    model.save(folder / "model.keras")
+    return folder
+
+
+@pytest.fixture
+def npz(tmp_path, generator):
+    """The path of a small data set of colour images of 20x20 pixels."""
+    images = generator.integers(0, 256, (30, 20, 20, 3)).astype("uint8")
+    labels = np.arange(30) % 3
+    path = tmp_path / "small.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return path
+
+
+@needs_tensorflow
+def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
+    output = tmp_path / "a folder" / "{new}"
+    code = main(
+        [
+            *("train", "--dataset", str(npz), "--output", str(output)),
+            *("--steps", "7", "--batch-size", "10"),
+            *("--eval-every", "3", "--eval-size", "20"),
+        ]
+    )
+    assert code == 0
+    printed = capsys.readouterr().out
+    with (output / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["3", "6"]
+    for row in rows:
+        assert f"step {row['step']} - loss: {float(row['loss']):.4f}" in printed
+    assert "c3 (Conv2D)" in printed
+    model = keras.saving.load_model(output / "model.keras")
+    (x_test, y_test) = (np.load(npz)[name] for name in ("x_test", "y_test"))
+    predicted = model.predict(x_test, verbose=0).argmax(axis=1)
+    accuracy = np.mean(predicted == y_test)
+    assert f"accuracy on all 30 test images: {accuracy:.2%}" in printed
+    names = "history.csv learning_curves.png model.keras predictions.png"
+    assert sorted(p.name for p in output.iterdir()) == names.split()
+    for name in names.split():
+        assert f"wrote {output / name}" in printed
+
+
+@needs_tensorflow
+def test_train_is_reproducible_and_the_seed_matters(tmp_path, npz, capsys):
+    def history(seed, folder):
+        arguments = ["train", "--dataset", str(npz), "--steps", "4"]
+        arguments += ["--batch-size", "10", "--eval-every", "1"]
+        output = tmp_path / folder
+        assert main([*arguments, "--seed", seed, "--output", str(output)]) == 0
+        return (output / "history.csv").read_text()
+
+    assert history("1", "a") == history("1", "b") != history("2", "c")
+
+
+def test_evaluate_prints_what_the_model_reaches(trained, digits, capsys):
+    _, (x_test, y_test) = digits
+    assert main(["evaluate", str(trained / "model.keras")]) == 0
+    model = keras.saving.load_model(trained / "model.keras")
+    predicted = model.predict(x_test, verbose=0).argmax(axis=1)
+    accuracy = np.mean(predicted == y_test)
+    assert accuracy > 0.9
+    assert f"360 test images: {accuracy:.2%}, loss:" in capsys.readouterr().out
+
+
+def test_evaluate_prepares_images_for_a_model_without_preprocessing(
+    tmp_path, trained, capsys
+):
+    model = keras.saving.load_model(trained / "model.keras")
+    without = LeNet5(include_preprocessing=False, classifier_activation=None)
+    without.set_weights(model.get_weights())
+    without.save(tmp_path / "model.keras")
+    lines = []
+    for folder in (tmp_path, trained):
+        assert main(["evaluate", str(folder / "model.keras")]) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_predict_reads_pictures_of_any_size_polarity_and_colour(
+    suffix, trained, digits, tmp_path, capsys
+):
+    _, (x_test, y_test) = digits
+    arguments, expected = [], []
+    for index in range(12):
+        # Large, off the middle, dark on bright, and coloured.
+        image = np.kron(x_test[index, ..., 0], np.ones((7, 7)))
+        image = np.pad(image, ((5, 90), (40, 0))) / 255
+        path = tmp_path / f"{index}.{suffix}"
+        imsave(path, np.stack([1 - image, 1 - image * 0.9, 1 - image], -1))
+        arguments.append(str(path))
+        expected.append(int(y_test[index]))
+    assert main(["predict", str(trained / "model.keras"), *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all("dark on bright, so inverted" in line for line in lines)
+    answers = [int(line.split(": ")[1].split()[0]) for line in lines]
+    assert np.mean(np.equal(answers, expected)) > 0.8
+
+
+def test_predict_takes_an_image_as_the_model_was_trained_on_it(
+    trained, digits, tmp_path, capsys
+):
+    _, (x_test, _) = digits
+    path = tmp_path / "digit.png"
+    imsave(path, x_test[0, ..., 0], cmap="gray", vmin=0, vmax=255)
+    assert main(["predict", str(trained / "model.keras"), str(path)]) == 0
+    model = keras.saving.load_model(trained / "model.keras")
+    logits = model.predict(x_test[:1], verbose=0)[0]
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    best = probabilities.argmax()
+    assert capsys.readouterr().out == (
+        f"{path}: {best} ({probabilities[best]:.1%})\n"
+    )
+
+
+def test_predict_inverts_when_told(trained, digits, tmp_path, capsys):
+    _, (x_test, _) = digits
+    path = tmp_path / "digit.png"
+    imsave(path, 255 - x_test[0, ..., 0], cmap="gray", vmin=0, vmax=255)
+    model = str(trained / "model.keras")
+    answers = []
+    for flags in ([], ["--invert"], ["--no-invert"]):
+        assert main(["predict", *flags, model, str(path)]) == 0
+        answers.append(capsys.readouterr().out.split(" dark")[0].strip())
+    assert answers[0] == answers[1] != answers[2]
+
+
+def make_bad_files(folder):
+    (folder / "text.keras").write_text("not a model")
+    with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Other"}))
+    with zipfile.ZipFile(folder / "damaged.keras", "w") as archive:
+        config = {"registered_name": "keras_lenet>LeNet5"}
+        archive.writestr("config.json", json.dumps(config))
+    (folder / "text.png").write_text("not a picture")
+    imsave(folder / "blank.png", np.ones((50, 50, 3)))
+    (folder / "folder").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("evaluate gone.keras", "gone.keras: no such file"),
+        ("evaluate folder", "folder"),
+        ("evaluate text.keras", "text.keras: expected a `.keras` file with a"),
+        ("evaluate zip.keras", "zip.keras: expected a `.keras` file with a"),
+        ("evaluate damaged.keras", "damaged.keras: the model cannot be loaded"),
+        ("evaluate MODEL --dataset gone", "Received: name='gone'"),
+        ("evaluate MODEL --dataset small.npz", "20x20 pixels and 3 channel"),
+        ("predict MODEL gone.png", "gone.png"),
+        ("predict MODEL text.png", "text.png"),
+        ("predict MODEL blank.png", "blank.png: expected a character"),
+        ("train --output text.png", "`--output` must be a folder"),
+        ("train --output text.png/new", "`--output` must be a folder"),
+        ("train --dataset gone", "Received: name='gone'"),
+        ("train --dataset folder", "folder: expected a folder with MNIST's"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(
+    arguments, message, trained, tmp_path, npz, capsys, monkeypatch
+):
+    make_bad_files(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    arguments = arguments.replace("MODEL", str(trained / "model.keras"))
+    output = [] if "--output" in arguments else ["--output", "new"]
+    if not arguments.startswith("train"):
+        output = []
+    assert main([*arguments.split(), *output]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keras-lenet: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    after = sorted(path.name for path in tmp_path.iterdir())
+    assert [name for name in after if name != "new"] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["train", "--steps", "0"], "--steps: expected an integer from 1 on"),
+        (["train", "--steps", "x"], "Received: 'x'"),
+        (["train", "--seed", "-1"], "--seed"),
+        (["train", "--backend", "numpy"], "invalid choice: 'numpy'"),
+        (["predict", "model.keras"], "required: IMAGE"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(
+    arguments, message, capsys
+):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_an_interrupt_ends_without_a_traceback(monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_lenet.cli.evaluate", interrupt)
+    assert main(["evaluate", "model.keras"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_help_and_version_need_no_keras():
+    code = (
+        "import sys, keras_lenet.cli as cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: print('keras' in sys.modules)"
+    )
+    for flag, expected in (("--help", "predict"), ("--version", __version__)):
+        output = subprocess.run(
+            [sys.executable, "-c", code, flag],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert expected in output and output.endswith("False\n")
+
+
+def test_the_backend_is_the_one_that_was_asked_for(trained, tmp_path):
+    other = "torch" if BACKEND != "torch" else "jax"
+    pytest.importorskip(other)
+    code = (
+        "import sys, keras_lenet.cli as cli; cli.main(sys.argv[1:]); "
+        "import keras; print(keras.backend.backend())"
+    )
+    arguments = ["evaluate", str(trained / "model.keras"), "--backend", other]
+    output = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert output.splitlines()[-1] == other
+
+
+def test_python_m_keras_lenet_is_the_same_command(trained):
+    done = keras_lenet("evaluate", str(trained / "gone.keras"))
+    assert done.returncode == 2
+    assert "gone.keras: no such file" in done.stderr

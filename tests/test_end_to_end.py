@@ -1,0 +1,73 @@
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import needs_tensorflow
+
+from keras_lenet import HeldOutEvaluation, LeNet5
+from keras_lenet.datasets import image_dataset_from_array, load_data
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def train_by_the_recipe(data, seed):
+    """300 steps of 100 images; returns the accuracy on all test images."""
+    (x_train, y_train), (x_test, y_test) = data
+    keras.utils.set_random_seed(seed)
+    model = LeNet5(len(data.class_names))
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    dataset = image_dataset_from_array(
+        x_train, y_train, shuffle=True, seed=seed, drop_remainder=True
+    )
+    held_out = HeldOutEvaluation((x_test, y_test), freq=50, sample_size=300)
+    model.fit(
+        dataset.repeat(),
+        steps_per_epoch=300,
+        shuffle=False,
+        verbose=0,
+        callbacks=[held_out],
+    )
+    _, accuracy = model.evaluate(x_test, y_test, batch_size=500, verbose=0)
+    # What was said while training is what came out.
+    assert abs(held_out.history["val_accuracy"][-1] - accuracy) < 0.05
+    assert np.all(np.diff(held_out.history["step"]) == 50)
+    return accuracy
+
+
+@needs_tensorflow
+def test_lenet5_learns_the_digits_by_the_recipe(digits):
+    assert train_by_the_recipe(digits, seed=98) > 0.95
+
+
+@needs_tensorflow
+def test_lenet5_learns_mnist_by_the_recipe(mnist_dir):
+    data = load_data(mnist_dir / "mnist")
+    assert train_by_the_recipe(data, seed=98) > 0.94
+
+
+def test_lenet5_learns_from_arrays_on_every_backend(digits):
+    (x_train, y_train), (x_test, y_test) = digits
+    keras.utils.set_random_seed(98)
+    model = LeNet5()
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    model.fit(x_train, y_train, batch_size=50, epochs=6, verbose=0)
+    assert model.evaluate(x_test, y_test, verbose=0)[1] > 0.9
+
+
+@needs_tensorflow
+@pytest.mark.skipif(not README.is_file(), reason="there is no README.md here")
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["held_out"].history["step"][-1] == 300
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
