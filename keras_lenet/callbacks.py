@@ -52,7 +52,7 @@ class _PeriodicCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._steps_before_epoch = 0
-        self._next_step = self.freq
+        self._next_step = self.freq if isinstance(self.freq, int) else 0
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -61,9 +61,10 @@ class _PeriodicCallback(keras.callbacks.Callback):
         # advance this is one atomic operation.
         self._executions = itertools.count()
 
-    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        if self.freq != "epoch":
-            self._look_if_due(self._steps_before_epoch + batch)
+    def on_train_batch_begin(
+        self, batch: int, logs: Logs | None = None
+    ) -> None:
+        self._look_if_due(self._steps_before_epoch + batch)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         next(self._executions)
@@ -80,7 +81,7 @@ class _PeriodicCallback(keras.callbacks.Callback):
     def _look_if_due(self, step: int) -> None:
         # Batches move by `steps_per_execution` and can jump over a multiple
         # of `freq`, so compare with a threshold, not a remainder.
-        if step >= self._next_step:
+        if isinstance(self.freq, int) and step >= self._next_step:
             self._next_step = (step // self.freq + 1) * self.freq
             self.look(step, self._epoch)
 
@@ -150,7 +151,9 @@ class HeldOutEvaluation(_PeriodicCallback):
     >>> from keras_lenet.datasets import load_data
     >>> (x_train, y_train), (x_test, y_test) = load_data("digits")
     >>> model = LeNet5()
-    >>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> model.compile(
+    ...     "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    ... )
     >>> held_out = HeldOutEvaluation((x_test, y_test), freq=5, sample_size=100)
     >>> history = model.fit(
     ...     x_train, y_train, batch_size=100, verbose=0, callbacks=[held_out]
@@ -183,6 +186,11 @@ class HeldOutEvaluation(_PeriodicCallback):
                     f"`{name}` must be a positive integer. "
                     f"Received: {name}={value!r}"
                 )
+        if seed is not None and not (isinstance(seed, int) and seed >= 0):
+            raise ValueError(
+                "`seed` must be an integer, at least 0. "
+                f"Received: seed={seed!r}"
+            )
         if filename is not None and not Path(filename).parent.is_dir():
             raise ValueError(
                 "`filename` must be in a folder that exists. "
@@ -197,7 +205,8 @@ class HeldOutEvaluation(_PeriodicCallback):
                 _check_sample_size(sample_size, value)
         self.data = data
         self.sample_size = sample_size
-        self.seed = np.random.SeedSequence().entropy if seed is None else seed
+        # Not from the global generator, which belongs to the training.
+        self.seed: Any = np.random.SeedSequence(seed).entropy
         self.batch_size = batch_size
         self.at_start = at_start
         self.at_end = at_end
@@ -266,7 +275,7 @@ class HeldOutEvaluation(_PeriodicCallback):
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
         if self.filename is not None:
-            self._write(row)
+            self._write(self.filename, row)
         if self.verbose:
             _print_line(row)
 
@@ -298,8 +307,12 @@ class HeldOutEvaluation(_PeriodicCallback):
     def _batches(self, data: Any, step: int) -> Iterator[Any]:
         if not isinstance(data, (tuple, list)):
             for batch in _as_iterable(data):
-                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-                arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
+                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+                    batch
+                )
+                arrays = (
+                    (x, y) if sample_weight is None else (x, y, sample_weight)
+                )
                 yield keras.tree.map_structure(np.asarray, arrays)
             return
         count = _length(data)
@@ -316,9 +329,11 @@ class HeldOutEvaluation(_PeriodicCallback):
                 part = order[part]
             yield keras.tree.map_structure(lambda array: array[part], data)  # noqa: B023
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(
+        self, filename: str | os.PathLike[str], row: dict[str, Any]
+    ) -> None:
         first = len(self.history["step"]) == 1
-        with Path(self.filename).open("w" if first else "a", newline="") as f:
+        with Path(filename).open("w" if first else "a", newline="") as f:
             writer = csv.writer(f)
             if first:
                 writer.writerow(row)
@@ -550,6 +565,4 @@ def _length(data: Sequence[Any]) -> int:
 
 
 def _is_positive_integer(value: Any) -> bool:
-    return (
-        isinstance(value, int) and not isinstance(value, bool) and value > 0
-    )
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

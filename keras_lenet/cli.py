@@ -60,7 +60,9 @@ def train(arguments: argparse.Namespace) -> None:
     data = datasets.load_data(arguments.dataset, arguments.data_dir)
     (x_train, y_train), (x_test, y_test) = data
     model = models.LeNet5(len(data.class_names), x_train.shape[1:])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     model.summary()
     batches = datasets.image_dataset_from_array(
         x_train,
@@ -83,7 +85,9 @@ def train(arguments: argparse.Namespace) -> None:
     pictures = callbacks.SamplePredictions(
         x_test[six],
         y_test[six],
-        filepath=str(output / "predictions.png").replace("{", "{{").replace("}", "}}"),
+        filepath=str(output / "predictions.png")
+        .replace("{", "{{")
+        .replace("}", "}}"),
         class_names=data.class_names,
     )
     model.fit(
@@ -153,7 +157,8 @@ def predict(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     pictures = [
-        _read_picture(path, model, arguments.invert) for path in arguments.images
+        _read_picture(path, model, arguments.invert)
+        for path in arguments.images
     ]
     outputs = model.predict(
         _as_input(model, np.stack([picture for picture, _ in pictures])),
@@ -187,11 +192,12 @@ def _load_model(path: str) -> "LeNet5":
     import keras_lenet.models  # noqa: F401
 
     try:
-        return keras.saving.load_model(path, compile=False)
+        model: LeNet5 = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
             f"{path}: the model cannot be loaded, the file is damaged: {error}"
         ) from error
+    return model
 
 
 def _read_picture(
@@ -216,7 +222,9 @@ def _read_picture(
     as_grey = {"color_mode": "grayscale"}
     try:
         pixels = np.asarray(
-            keras.utils.load_img(path, **as_grey if channels == 1 else as_colour)
+            keras.utils.load_img(
+                path, **as_grey if channels == 1 else as_colour
+            )
         )
     except OSError as error:
         raise ValueError(
@@ -267,14 +275,15 @@ def _fit(
     )
     small = np.rint(keras.ops.convert_to_numpy(small)).astype("uint8")
     field = center_by_mass(small[np.newaxis, ..., 0], max(height, width))[0]
-    return field[:height, :width]
+    return np.asarray(field[:height, :width])
 
 
 def _image_size(model: "LeNet5") -> tuple[int, int]:
     """Returns the size of the pictures that a model was trained on."""
-    if model.include_preprocessing:
-        return tuple(model.input_shape[1:3])  # type: ignore[return-value]
-    return 28, 28
+    if not model.include_preprocessing:
+        return 28, 28
+    _, height, width, _ = model.input_shape
+    return height, width
 
 
 def _as_input(model: "LeNet5", images: "np.ndarray[Any, Any]") -> Any:
@@ -308,7 +317,9 @@ def _writable_folder(path: str) -> Path:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(
+            2, f"{self.prog}: error: {message} (see {self.prog} --help)\n"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -325,14 +336,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COMMAND", required=True, parser_class=_Parser
     )
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument(
         "--backend",
         choices=_BACKENDS,
         help="what Keras computes with (default: as KERAS_BACKEND or Keras' "
         "configuration says, else tensorflow)",
     )
-    data = argparse.ArgumentParser(add_help=False)
+    data = _Parser(add_help=False)
     data.add_argument(
         "--dataset",
         default="digits",

@@ -424,7 +424,9 @@ def _permutation(count: int, seed: int, epoch: int) -> Array:
     # those before it. NumPy promises to keep the bits of its bit generators,
     # but not what `Generator.permutation` makes of them.
     key = np.array([seed, epoch], "uint64")
-    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+    return np.argsort(
+        np.random.Philox(key=key).random_raw(count), kind="stable"
+    )
 
 
 def _load_digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:

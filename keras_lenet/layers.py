@@ -10,7 +10,7 @@ Tensor = Any
 
 # Only layers of this base class run inside `tf.data` on every backend. Keras
 # does not export it; its own preprocessing layers derive from it.
-_DataLayer = keras.layers.Rescaling.__mro__[1]
+_DataLayer: Any = keras.layers.Rescaling.__mro__[1]
 
 _FIELD = 32
 

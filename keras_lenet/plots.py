@@ -8,6 +8,7 @@ behind.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 # Of the palette by Okabe and Ito, which readers with any colour vision can
 # tell apart (https://jfly.uni-koeln.de/color/); in grey the lines differ by
 # their dashes.
-_TRAINING = {"color": "#0072B2", "linestyle": "-"}
-_HELD_OUT = [
+_TRAINING: dict[str, Any] = {"color": "#0072B2", "linestyle": "-"}
+_HELD_OUT: list[dict[str, Any]] = [
     {"color": "#D55E00", "linestyle": "--"},
     {"color": "#009E73", "linestyle": ":"},
     {"color": "#CC79A7", "linestyle": "-."},
@@ -85,7 +86,7 @@ def plot_predictions(
     predictions: npt.ArrayLike,
     class_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws images in a grid, each with its actual and its predicted class.
+    r"""Draws images in a grid, each with its actual and its predicted class.
 
     A wrong prediction is marked by a cross and another colour.
 
@@ -113,26 +114,26 @@ def plot_predictions(
     >>> images = np.random.default_rng(0).integers(0, 256, (2, 28, 28))
     >>> figure = plot_predictions(images.astype("uint8"), [7, 1], [7, 2])
     >>> [axes.get_title() for axes in figure.axes]
-    ['actual 7\\npredicted 7', 'actual 1\\npredicted 2 ✗']
+    ['actual 7\npredicted 7', 'actual 1\npredicted 2 ✗']
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    predictions = np.asarray(predictions)
-    if predictions.ndim == 2:
-        predictions = predictions.argmax(axis=1)
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    pixels, actual = np.asarray(images), np.asarray(labels)
+    predicted = np.asarray(predictions)
+    if predicted.ndim == 2:
+        predicted = predicted.argmax(axis=1)
+    if pixels.ndim == 3:
+        pixels = pixels[..., np.newaxis]
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise ValueError(
             "`images` must have the shape (n, height, width, channels) with 1 "
             "or 3 channels, or (n, height, width). "
-            f"Received: images of shape {images.shape}."
+            f"Received: images of shape {pixels.shape}."
         )
-    count = len(images)
-    if count == 0 or labels.shape != (count,) or predictions.shape != (count,):
+    count = len(pixels)
+    if count == 0 or actual.shape != (count,) or predicted.shape != (count,):
         raise ValueError(
             "`images`, `labels` and `predictions` must have the same length, "
             f"at least 1. Received: {count} images, labels of shape "
-            f"{labels.shape} and predictions of shape {predictions.shape}."
+            f"{actual.shape} and predictions of shape {predicted.shape}."
         )
 
     columns = math.ceil(math.sqrt(count))
@@ -143,25 +144,23 @@ def plot_predictions(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[count:]:
         axes.remove()
-    white = 255 if images.dtype == np.uint8 else 1
-    for axes, image, actual, predicted in zip(
-        panels, images, labels, predictions, strict=False
-    ):
-        right = actual == predicted
-        axes.imshow(image, cmap="gray", vmin=0, vmax=white)
+    white = 255 if pixels.dtype == np.uint8 else 1
+    right = actual == predicted
+    for index, axes in enumerate(panels[:count]):
+        axes.imshow(pixels[index], cmap="gray", vmin=0, vmax=white)
         axes.set_xticks([])
         axes.set_yticks([])
+        mark = "" if right[index] else " ✗"
         axes.set_title(
-            f"actual {_name(actual, class_names)}\n"
-            f"predicted {_name(predicted, class_names)}{'' if right else ' ✗'}",
+            f"actual {_name(actual[index], class_names)}\n"
+            f"predicted {_name(predicted[index], class_names)}{mark}",
             fontsize=9,
-            color="black" if right else _WRONG,
-            fontweight="normal" if right else "bold",
+            color="black" if right[index] else _WRONG,
+            fontweight="normal" if right[index] else "bold",
         )
-    wrong = int((labels != predictions).sum())
     figure.suptitle(
-        f"{count - wrong} of {count} right"
-        + (", wrong ones marked ✗" if wrong else ""),
+        f"{right.sum()} of {count} right"
+        + ("" if right.all() else ", wrong ones marked ✗"),
         fontsize=10,
     )
     return figure

@@ -7,7 +7,6 @@ import pytest
 
 from keras_lenet.datasets import load_data
 
-
 try:
     import tensorflow  # noqa: F401
 

@@ -50,7 +50,9 @@ def make_model(steps_per_execution=1, layers=()):
     return model
 
 
-def train(data, callbacks, steps_per_execution=1, epochs=2, layers=(), **kwargs):
+def train(
+    data, callbacks, steps_per_execution=1, epochs=2, layers=(), **kwargs
+):
     """Trains 8 steps an epoch; returns everything a run can be told by."""
     keras.utils.set_random_seed(1)
     model = make_model(steps_per_execution, layers)
@@ -550,6 +552,8 @@ X, Y = np.ones((4, 9, 9, 1), "uint8"), np.arange(4)
         ({"sample_size": 0}, "`sample_size` must be a positive integer"),
         ({"sample_size": 5}, "sample_size=5 and 4 samples"),
         ({"batch_size": -1}, "`batch_size` must be a positive integer"),
+        ({"seed": -1}, "`seed` must be an integer.*Received: seed=-1"),
+        ({"seed": "98"}, "Received: seed='98'"),
         ({"data": (X, Y[:3])}, r"`data`.*same length.*\[3, 4\]"),
         ({"data": (X[:0], Y[:0])}, r"at least 1.*\[0\]"),
         ({"data": (X,)}, "Received: 1 of the lengths"),
@@ -571,7 +575,7 @@ def test_held_out_evaluation_rejects_what_has_no_end():
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensors((X, Y)).repeat()
-    with pytest.raises(ValueError, match="infinite dataset.*`repeat"):
+    with pytest.raises(ValueError, match=r"infinite dataset.*`repeat"):
         HeldOutEvaluation(dataset)
 
 

@@ -189,7 +189,9 @@ def test_a_file_that_is_no_npz_is_refused(content, tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="digits, mnist.*Received: name='mnits'"):
+    with pytest.raises(
+        ValueError, match=r"digits, mnist.*Received: name='mnits'"
+    ):
         load_data("mnits")
 
 
@@ -203,7 +205,9 @@ def test_without_a_network_the_error_says_what_works(
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     monkeypatch.setattr(urllib.request, "getproxies", dict)
-    with pytest.raises(ConnectionError, match="'digits', which needs no") as info:
+    with pytest.raises(
+        ConnectionError, match="'digits', which needs no"
+    ) as info:
         load_data(name, tmp_path / "nowhere")
     assert name in str(info.value)
     assert str(tmp_path / "nowhere") in str(info.value)

@@ -12,13 +12,17 @@ def to_numpy(tensor):
 
 def test_pad_to_32_pads_mnist_as_keras_own_layer_does(generator):
     images = generator.random((3, 28, 28, 2), "float32")
-    expected = keras.layers.ZeroPadding2D(2, data_format="channels_last")(images)
+    expected = keras.layers.ZeroPadding2D(2, data_format="channels_last")(
+        images
+    )
     np.testing.assert_array_equal(
         to_numpy(PadTo32()(images)), to_numpy(expected)
     )
 
 
-@pytest.mark.parametrize("shape", [(4, 31, 27, 3), (1, 32, 31, 1), (2, 1, 2, 5)])
+@pytest.mark.parametrize(
+    "shape", [(4, 31, 27, 3), (1, 32, 31, 1), (2, 1, 2, 5)]
+)
 def test_pad_to_32_puts_odd_rows_and_columns_at_bottom_and_right(
     shape, generator
 ):
@@ -53,10 +57,13 @@ def test_pad_to_32_casts_bytes_to_its_dtype(dtype, generator):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 33, 32, 1), (1, 28, 64, 1), (1, 0, 28, 1), (2, 28, 28, 100, 1)]
+    "shape",
+    [(1, 33, 32, 1), (1, 28, 64, 1), (1, 0, 28, 1), (2, 28, 28, 100, 1)],
 )
 def test_pad_to_32_rejects_images_it_would_have_to_shrink(shape):
-    message = r"at least 1x1 and at most 32x32 .*Received.*keras.layers.Resizing"
+    message = (
+        r"at least 1x1 and at most 32x32 .*Received.*keras.layers.Resizing"
+    )
     with pytest.raises(ValueError, match=message):
         PadTo32()(np.ones(shape, "float32"))
     with pytest.raises(ValueError, match=message):
@@ -75,7 +82,7 @@ def test_pad_to_32_rejects_images_without_channels():
 
 @pytest.mark.parametrize("fill_value", [float("nan"), float("inf"), "0"])
 def test_pad_to_32_rejects_what_is_not_a_finite_number(fill_value):
-    with pytest.raises(ValueError, match="finite number.*Received"):
+    with pytest.raises(ValueError, match=r"finite number.*Received"):
         PadTo32(fill_value=fill_value)
 
 

@@ -135,7 +135,9 @@ def test_lenet5_gives_the_output_of_an_inner_layer(generator):
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_lenet5_comes_back_from_a_keras_file(configuration, tmp_path, generator):
+def test_lenet5_comes_back_from_a_keras_file(
+    configuration, tmp_path, generator
+):
     model = LeNet5(**configuration)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

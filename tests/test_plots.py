@@ -41,7 +41,11 @@ def test_plot_history_names_the_sets_of_held_out_data():
     (axes,) = plot_history(
         {"loss": [3.0], "val_mine_loss": [4.0], "val_yours_loss": [5.0]}
     ).axes
-    assert list(curves(axes)) == ["training", "held-out, mine", "held-out, yours"]
+    assert list(curves(axes)) == [
+        "training",
+        "held-out, mine",
+        "held-out, yours",
+    ]
 
 
 def test_plot_history_draws_a_metric_that_only_held_out_data_have():
@@ -57,10 +61,11 @@ def test_plot_history_tells_curves_apart_in_grey():
 
 
 @pytest.mark.parametrize(
-    "history", [{}, {"step": [1]}, {"loss": []}, {"loss": [1], "accuracy": [1, 2]}]
+    "history",
+    [{}, {"step": [1]}, {"loss": []}, {"loss": [1], "accuracy": [1, 2]}],
 )
 def test_plot_history_rejects(history):
-    with pytest.raises(ValueError, match="sequences of one length.*Received"):
+    with pytest.raises(ValueError, match=r"sequences of one length.*Received"):
         plot_history(history)
 
 
@@ -70,9 +75,7 @@ def test_plot_predictions_draws_every_image_once(count, channels, generator):
     images = generator.integers(0, 256, (count, 9, 8, channels)).astype("uint8")
     figure = plot_predictions(images, [0] * count, [0] * count)
     drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
-    np.testing.assert_array_equal(
-        np.stack(drawn).reshape(images.shape), images
-    )
+    np.testing.assert_array_equal(np.stack(drawn).reshape(images.shape), images)
     assert figure.get_suptitle() == f"{count} of {count} right"
 
 
