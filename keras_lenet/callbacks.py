@@ -44,7 +44,7 @@ class _PeriodicCallback(keras.callbacks.Callback):
                 "`freq` must be a positive number of training steps, or "
                 f"'epoch'. Received: freq={freq!r}"
             )
-        self.freq = freq
+        self.freq = freq if isinstance(freq, str) else int(freq)
 
     def look(self, step: int, epoch: int) -> None:
         """Looks at `self.model` after `step` steps, in epoch `epoch`."""
@@ -52,6 +52,7 @@ class _PeriodicCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._steps_before_epoch = 0
+        self._updates_before = int(self.model.optimizer.iterations)
         self._next_step = self.freq if isinstance(self.freq, int) else 0
         self._epoch = 0
 
@@ -70,9 +71,16 @@ class _PeriodicCallback(keras.callbacks.Callback):
         next(self._executions)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        steps = next(self._executions) * self.model.steps_per_execution
-        # The last execution of an epoch may have fewer steps than the others.
-        self._steps_before_epoch += min(steps, self.params["steps"] or steps)
+        model = self.model
+        executions = next(self._executions)
+        if model.steps_per_execution == 1:
+            self._steps_before_epoch += executions
+        else:
+            # The last execution of an epoch may have had fewer steps than the
+            # others, which only the optimizer has counted.
+            updates = int(model.optimizer.iterations) - self._updates_before
+            per_update = model.optimizer.gradient_accumulation_steps or 1
+            self._steps_before_epoch = updates * per_update
         if self.freq == "epoch":
             self.look(self._steps_before_epoch, epoch)
         else:
@@ -95,11 +103,12 @@ class HeldOutEvaluation(_PeriodicCallback):
     back: weights, training metrics, random state and history of a run are
     those of the same run without it.
 
-    At the end of an epoch the results of the last evaluation reach `History`
-    and the callbacks that follow in the list, under names that start with
-    `val_`, so that `EarlyStopping(monitor="val_loss")` and
-    `ModelCheckpoint` can use them. Where `fit` has `validation_data` of its
-    own, its results keep those names.
+    At the end of every epoch in which there was an evaluation, the results of
+    the last one reach `History` and the callbacks that follow in the list,
+    under names that start with `val_`, so that
+    `EarlyStopping(monitor="val_loss")` and `ModelCheckpoint` can use them. As
+    with Keras' `validation_freq`, the names are missing in other epochs. Where
+    `fit` has `validation_data` of its own, its results keep those names.
 
     With `steps_per_execution=k` the model can only be reached every `k` steps,
     so an evaluation comes at the first of those steps at or after every
@@ -107,9 +116,9 @@ class HeldOutEvaluation(_PeriodicCallback):
 
     Args:
         data: What to evaluate on: a tuple `(x, y)` or `(x, y, sample_weight)`
-            of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset` or other
-            collection of such tuples as batches; or a dict of names to any of
-            these.
+            of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`, list or
+            other collection of such tuples as batches; or a dict of names to
+            any of these.
         freq: Integer or `"epoch"`. How many training steps lie between two
             evaluations. Defaults to `100`.
         sample_size: Integer. How many samples to evaluate on, drawn anew for
@@ -186,17 +195,21 @@ class HeldOutEvaluation(_PeriodicCallback):
                     f"`{name}` must be a positive integer. "
                     f"Received: {name}={value!r}"
                 )
-        if seed is not None and not (isinstance(seed, int) and seed >= 0):
+        if seed is not None and not (
+            isinstance(seed, (int, np.integer)) and int(seed) >= 0
+        ):
             raise ValueError(
                 "`seed` must be an integer, at least 0. "
                 f"Received: seed={seed!r}"
             )
-        if filename is not None and not Path(filename).parent.is_dir():
+        if filename is not None and (
+            not Path(filename).parent.is_dir() or Path(filename).is_dir()
+        ):
             raise ValueError(
-                "`filename` must be in a folder that exists. "
+                "`filename` must be a file in a folder that exists. "
                 f"Received: filename={str(filename)!r}"
             )
-        if not data and isinstance(data, Mapping):
+        if isinstance(data, Mapping) and not data:
             raise ValueError("`data` must not be empty. Received: data={}")
         sets = data if isinstance(data, Mapping) else {"": data}
         for name, value in sets.items():
@@ -214,14 +227,18 @@ class HeldOutEvaluation(_PeriodicCallback):
         self.verbose = verbose
         self.history: dict[str, list[Any]] = {}
         self._sets = {
-            f"val_{name}_" if name else "val_": value
+            f"val_{name}_" if name else "val_": (
+                keras.tree.map_structure(np.asarray, value)
+                if isinstance(value, tuple)
+                else value
+            )
             for name, value in sets.items()
         }
+        self._in_epoch = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
         self.history = {}
-        self._in_epoch = False
         self._epoch_state: list[Array] | None = None
         # The metrics' variables plus this are their sums over the steps since
         # the last evaluation.
@@ -240,23 +257,24 @@ class HeldOutEvaluation(_PeriodicCallback):
             self._epoch_state = _values(self.model.metrics_variables)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        before = self._steps_before_epoch
         super().on_epoch_end(epoch, logs)
         self._offset = self._sums()
         self._in_epoch = False
-        if logs is not None:
+        if logs is not None and self._last_step() > before:
             for name, values in self.history.items():
                 if name.startswith("val_"):
                     logs.setdefault(name, values[-1])
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         step = self._steps_before_epoch
-        if self.at_end and self.history.get("step", [-1])[-1] != step:
+        if self.at_end and self._last_step() != step:
             self.look(step, self._epoch)
 
     def look(self, step: int, epoch: int) -> None:
         model = self.model
         sums = self._sums()
-        new_steps = step - self.history.get("step", [0])[-1]
+        new_steps = step - max(self._last_step(), 0)
         held_out: dict[str, Any] = {}
         with _undisturbed(model):
             for prefix, data in self._sets.items():
@@ -278,6 +296,10 @@ class HeldOutEvaluation(_PeriodicCallback):
             self._write(self.filename, row)
         if self.verbose:
             _print_line(row)
+
+    def _last_step(self) -> int:
+        """Returns the step of the last evaluation, or -1."""
+        return int(self.history.get("step", [-1])[-1])
 
     def _state(self) -> list[Array]:
         """Returns the sums of the training metrics since the epoch began."""
@@ -305,7 +327,7 @@ class HeldOutEvaluation(_PeriodicCallback):
         return _results(model, sums)
 
     def _batches(self, data: Any, step: int) -> Iterator[Any]:
-        if not isinstance(data, (tuple, list)):
+        if not isinstance(data, tuple):
             for batch in _as_iterable(data):
                 x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
                     batch
@@ -318,8 +340,8 @@ class HeldOutEvaluation(_PeriodicCallback):
         count = _length(data)
         order = None
         if self.sample_size is not None:
-            # A function of seed and step, so that a resumed training draws
-            # what an uninterrupted one would have drawn.
+            # A function of seed and step, so it does not matter how often
+            # the generator was used before.
             generator = np.random.default_rng([self.seed, step])
             count = self.sample_size
             order = generator.choice(_length(data), count, replace=False)
@@ -389,10 +411,15 @@ class SamplePredictions(_PeriodicCallback):
         self.images, self.labels = check_images_and_labels(
             images, labels, None if class_names is None else len(class_names)
         )
+        if self.images.shape[-1] not in (1, 3):
+            raise ValueError(
+                "`images` must have 1 or 3 channels. Received: images of "
+                f"shape {self.images.shape}."
+            )
         self.filepath = os.fspath(filepath)
         try:
             self.filepath.format(step=0, epoch=1)
-        except (LookupError, ValueError) as error:
+        except (AttributeError, LookupError, ValueError) as error:
             raise ValueError(
                 "`filepath` must be a template with the fields {step} and "
                 f"{{epoch}} at most. Received: filepath={self.filepath!r}"
@@ -433,11 +460,14 @@ def _undisturbed(model: Any) -> Iterator[None]:
     values = _values(variables)
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002
+    # Building draws the seeds of initial weights, which training would do now.
+    built = model.built
     try:
         with _undisturbed_torch(model):
             yield
     finally:
-        random.setstate(python_state)
+        if built:
+            random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         _assign(variables, values)
         if keras.backend.backend() == "jax":
@@ -467,7 +497,9 @@ def _undisturbed_torch(model: Any) -> Iterator[None]:
         return
     import torch
 
+    # Keras leaves PyTorch's own modules in the mode of training here.
     modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         with torch.random.fork_rng():
             yield
@@ -520,13 +552,18 @@ def _as_iterable(data: Any) -> Iterable[Any]:
 
 
 def _check_held_out(name: str, data: Any) -> None:
-    if isinstance(data, (tuple, list)):
-        lengths = {len(array) for array in keras.tree.flatten(data)}
+    if isinstance(data, tuple):
+        # A list of numbers is no array, and has leaves without a shape.
+        shapes = [
+            tuple(getattr(array, "shape", ()))
+            for array in keras.tree.flatten(data)
+        ]
+        lengths = {shape[0] if shape else 0 for shape in shapes}
         if len(data) not in (2, 3) or len(lengths) != 1 or 0 in lengths:
             raise ValueError(
                 f"`{name}` must be (x, y) or (x, y, sample_weight), arrays of "
                 f"the same length, at least 1. Received: {len(data)} of the "
-                f"lengths {sorted(lengths)}."
+                f"shapes {shapes[:3]}."
             )
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
@@ -547,7 +584,7 @@ def _check_held_out(name: str, data: Any) -> None:
 
 
 def _check_sample_size(sample_size: int, data: Any) -> None:
-    if not isinstance(data, (tuple, list)):
+    if not isinstance(data, tuple):
         raise ValueError(
             "`sample_size` needs `data` of arrays. Received: "
             f"sample_size={sample_size} and a dataset, which cannot be "
@@ -560,9 +597,13 @@ def _check_sample_size(sample_size: int, data: Any) -> None:
         )
 
 
-def _length(data: Sequence[Any]) -> int:
+def _length(data: tuple[Any, ...]) -> int:
     return len(keras.tree.flatten(data)[0])
 
 
 def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return (
+        isinstance(value, (int, np.integer))
+        and not isinstance(value, bool)
+        and int(value) > 0
+    )

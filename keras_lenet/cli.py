@@ -77,6 +77,7 @@ def train(arguments: argparse.Namespace) -> None:
         freq=arguments.eval_every,
         sample_size=min(arguments.eval_size, len(x_test)),
         seed=arguments.seed,
+        at_end=True,
         filename=output / "history.csv",
         verbose=1,
     )
@@ -226,13 +227,17 @@ def _read_picture(
                 path, **as_grey if channels == 1 else as_colour
             )
         )
-    except OSError as error:
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or "something else"
         raise ValueError(
             f"{path}: expected a picture, e.g. a PNG or JPEG file. "
-            f"Received: {error.strerror or 'something else'}."
+            f"Received: {reason}."
         ) from error
     if channels == 3:
         return pixels, ""
+    if pixels.dtype != np.uint8:
+        # Grey pictures of 16 bits keep them.
+        pixels = np.clip(pixels // 257, 0, 255).astype("uint8")
     border = np.concatenate(
         [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
     )
@@ -274,8 +279,10 @@ def _fit(
         data_format="channels_last",
     )
     small = np.rint(keras.ops.convert_to_numpy(small)).astype("uint8")
-    field = center_by_mass(small[np.newaxis, ..., 0], max(height, width))[0]
-    return np.asarray(field[:height, :width])
+    side = max(height, width)
+    field = center_by_mass(small[np.newaxis, ..., 0], side)[0]
+    top, left = (side - height) // 2, (side - width) // 2
+    return np.asarray(field[top : top + height, left : left + width])
 
 
 def _image_size(model: "LeNet5") -> tuple[int, int]:

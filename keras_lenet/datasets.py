@@ -1,13 +1,14 @@
 """Images and labels: as NumPy arrays, and as a `tf.data` pipeline."""
 
+import contextlib
 import gzip
 import hashlib
 import itertools
 import math
 import os
 import random
-import socket
 import string
+import urllib.error
 import urllib.request
 import zipfile
 import zlib
@@ -27,19 +28,19 @@ Array = npt.NDArray[Any]
 class _Source(NamedTuple):
     """Where tensorflow-datasets gets a data set, and what its classes are."""
 
-    host: str
+    url: str
     class_names: Sequence[str]
 
 
 # EMNIST's balanced split merges the small letters that look like capitals
 # (https://arxiv.org/abs/1702.05373, section II-B).
 _BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
-_EMNIST_HOST = "biometrics.nist.gov"
+_EMNIST_URL = "https://biometrics.nist.gov"
 
 _SOURCES = {
-    "mnist": _Source("storage.googleapis.com", string.digits),
+    "mnist": _Source("https://storage.googleapis.com", string.digits),
     "fashion_mnist": _Source(
-        "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
         (
             "T-shirt/top",
             "Trouser",
@@ -54,14 +55,14 @@ _SOURCES = {
         ),
     ),
     "kmnist": _Source(
-        "codh.rois.ac.jp",
+        "http://codh.rois.ac.jp",
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
-    "emnist/letters": _Source(_EMNIST_HOST, string.ascii_uppercase),
-    "emnist/balanced": _Source(_EMNIST_HOST, _BALANCED),
-    "emnist/digits": _Source(_EMNIST_HOST, string.digits),
+    "emnist/letters": _Source(_EMNIST_URL, string.ascii_uppercase),
+    "emnist/balanced": _Source(_EMNIST_URL, _BALANCED),
+    "emnist/digits": _Source(_EMNIST_URL, string.digits),
     "cifar10": _Source(
-        "www.cs.toronto.edu",
+        "https://www.cs.toronto.edu",
         (
             "airplane",
             "automobile",
@@ -166,6 +167,11 @@ def load_data(
             f"Received: name={str(name)!r}, which is none of these names and "
             "no such path exists."
         )
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise ValueError(
+            f"{name}: expected images of one size for training and test. "
+            f"Received: shapes {train[0].shape} and {test[0].shape}."
+        )
     data = ImageData((train, test))
     data.class_names = list(class_names)
     return data
@@ -185,8 +191,10 @@ def image_dataset_from_array(
     Whole batches are gathered by index, so that shuffling costs nothing for
     each image, and pixels stay bytes until the model reads them. With
     `shuffle=True` every pass over the dataset has a new order, a permutation
-    that depends on `seed` and the number of the pass alone: not on the
-    backend, nor on any global random state.
+    that depends on `seed` and the number of the pass alone, not on any global
+    random state. Every pass counts, also one that stops early: on JAX and
+    PyTorch Keras looks at a first batch to build a model and its metrics, so
+    there the first epoch of a new model is the second pass.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, or
@@ -222,7 +230,7 @@ def image_dataset_from_array(
     """
     images, labels = check_images_and_labels(images, labels, num_classes)
     count = len(images)
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(
             "`batch_size` must be a positive integer. "
             f"Received: batch_size={batch_size!r}"
@@ -235,7 +243,7 @@ def image_dataset_from_array(
         )
     if seed is None:
         seed = random.getrandbits(32)
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise ValueError(
             "`seed` must be an integer from 0 to 2**64 - 1. "
             f"Received: seed={seed!r}"
@@ -314,7 +322,7 @@ def check_images_and_labels(
             "`images` must have the shape (n, height, width, channels) or "
             f"(n, height, width). Received: images of shape {images.shape}."
         )
-    if labels.shape == (len(labels), 1):
+    if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(
@@ -504,19 +512,18 @@ def _tfds_order(split: str, count: int) -> Array:
 
 
 def _download(name: str, builder: Any) -> None:
-    host = _SOURCES[name].host
-    if not urllib.request.getproxies():
-        try:
-            # tensorflow-datasets would try again for minutes.
-            socket.getaddrinfo(host, 443)
-        except OSError as error:
-            raise ConnectionError(
-                f"The data set {name!r} is not in {builder.data_dir} and "
-                f"cannot be downloaded: {host} cannot be reached ({error}). "
-                "Give the `data_dir` of prepared data, or use 'digits', which "
-                "needs no network."
-            ) from error
-    builder.download_and_prepare()
+    url = _SOURCES[name].url
+    try:
+        # tensorflow-datasets would try again for minutes.
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(url, timeout=10).close()
+        builder.download_and_prepare()
+    except Exception as error:
+        raise ConnectionError(
+            f"The data set {name!r} is not in {builder.data_dir} and cannot "
+            f"be downloaded from {url}: {error}. Give the `data_dir` of "
+            "prepared data, or use 'digits', which needs no network."
+        ) from error
 
 
 def _numbered(*labels: Array) -> list[str]:

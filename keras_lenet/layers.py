@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 # Keras tensors have another class on every backend, and none is a common base.
 Tensor = Any
@@ -57,13 +58,23 @@ class PadTo32(_DataLayer):
 
     def __init__(self, fill_value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(fill_value, (str, bytes)) or not math.isfinite(
-            fill_value
-        ):
+        if not isinstance(
+            fill_value, (int, float, np.number)
+        ) or not math.isfinite(fill_value):
             raise ValueError(
                 "`fill_value` must be a finite number. "
                 f"Received: fill_value={fill_value!r}"
             )
+        if not keras.backend.is_float_dtype(self.compute_dtype):
+            limits = np.iinfo(self.compute_dtype)
+            if not (
+                limits.min <= fill_value <= limits.max
+                and fill_value == int(fill_value)
+            ):
+                raise ValueError(
+                    f"`fill_value` must be a value of {self.compute_dtype}. "
+                    f"Received: fill_value={fill_value!r}"
+                )
         self.fill_value = fill_value
 
     def __call__(self, inputs: Tensor, **kwargs: Any) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lenet.layers import PadTo32
 
@@ -73,7 +74,7 @@ class LeNet5(keras.Model):
         name: str = "lenet5",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(num_classes, int) or num_classes < 1:
+        if not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
             raise ValueError(
                 "`num_classes` must be a positive integer. "
                 f"Received: num_classes={num_classes!r}"
@@ -81,6 +82,7 @@ class LeNet5(keras.Model):
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
         _check_input_shape(input_shape, include_preprocessing)
+        input_shape = tuple(int(size) for size in input_shape)
 
         policy = keras.dtype_policies.get(dtype)
         head_policy = policy
@@ -110,7 +112,7 @@ class LeNet5(keras.Model):
         x = keras.layers.Dense(120, activation="relu", name="c5", **common)(x)
         x = keras.layers.Dense(84, activation="relu", name="f6", **common)(x)
         outputs = keras.layers.Dense(
-            num_classes,
+            int(num_classes),
             activation=classifier_activation,
             name="output",
             dtype=head_policy,
@@ -118,7 +120,7 @@ class LeNet5(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
 
         self.dtype_policy = policy
-        self.num_classes = num_classes
+        self.num_classes = int(num_classes)
         self.include_preprocessing = include_preprocessing
         self.classifier_activation = keras.activations.get(
             classifier_activation
@@ -168,7 +170,9 @@ def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:
     if (
         not isinstance(shape, (tuple, list))
         or len(shape) != 3
-        or not all(isinstance(size, int) and size > 0 for size in shape)
+        or not all(
+            isinstance(size, (int, np.integer)) and size > 0 for size in shape
+        )
     ):
         raise ValueError(
             "`input_shape` must be (height, width, channels), positive "

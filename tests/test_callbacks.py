@@ -165,6 +165,36 @@ def test_layers_that_draw_at_random_in_inference_leave_a_run_as_it_is(data):
     )
 
 
+def test_building_inside_an_evaluation_draws_what_training_would(data):
+    def random_after(callbacks):
+        keras.utils.set_random_seed(1)
+        flatten, dense = keras.layers.Flatten(), keras.layers.Dense(3)
+        model = keras.Sequential([keras.layers.Rescaling(0.1), flatten, dense])
+        model.compile("adam", "mse")
+        targets = np.eye(3)[data[1]]
+        model.fit(data[0], targets, verbose=0, callbacks=callbacks)
+        return random.random()
+
+    held_out = HeldOutEvaluation((data[0], np.eye(3)[data[1]]), at_start=True)
+    assert random_after([]) == random_after([held_out])
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's modules")
+def test_modules_of_torch_are_evaluated_in_inference(data):
+    import torch
+
+    def layers():
+        return [
+            keras.layers.TorchModuleWrapper(torch.nn.BatchNorm1d(200)),
+            keras.layers.TorchModuleWrapper(torch.nn.Dropout(0.5)),
+        ]
+
+    twice = HeldOutEvaluation({"a": data, "b": data}, 3)
+    run = train(data, [twice], layers=layers())
+    assert_same_run(train(data, [], layers=layers()), run)
+    assert twice.history["val_a_loss"] == twice.history["val_b_loss"]
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's modes")
 def test_layers_keep_their_mode_on_torch(data):
     model = make_model()
@@ -202,8 +232,13 @@ def test_the_model_is_compiled_once_for_all_evaluations(sample_size, data):
     assert len(traces) == once <= 2
 
 
-def test_keras_need_not_wait_for_every_batch():
-    assert HeldOutEvaluation.async_safe and SamplePredictions.async_safe
+@pytest.mark.skipif(
+    BACKEND == "tensorflow", reason="Keras always waits on TensorFlow"
+)
+def test_keras_need_not_wait_for_every_batch(data, tmp_path):
+    callbacks = [HeldOutEvaluation(data), predictions_callback(data, tmp_path)]
+    for callback in callbacks:
+        assert keras.callbacks.CallbackList([callback])._async_train
 
 
 # What is evaluated, and when
@@ -247,6 +282,27 @@ def test_steps_are_counted_when_the_length_of_the_data_is_not_known(
     pictures = predictions_callback(data, tmp_path, freq=4)
     assert_same_run(train(dataset, []), train(dataset, [held_out, pictures]))
     assert held_out.history["step"] == [4, 8, 12, 16]
+
+
+@needs_tensorflow
+@pytest.mark.skipif(BACKEND == "torch", reason="one step per execution only")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("kind", ["known", "unknown", "repeated"])
+def test_steps_are_those_of_the_optimizer_with_several_per_execution(
+    kind, data
+):
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(16)
+    kwargs = {}
+    if kind == "unknown":
+        dataset = dataset.filter(lambda *_: True)
+    if kind == "repeated":
+        dataset, kwargs = dataset.repeat(), {"steps_per_epoch": 8}
+    held_out = HeldOutEvaluation(data, "epoch")
+    state, _, _ = train(dataset, [held_out], 3, **kwargs)
+    iterations = next(v for v in state if v.dtype.kind == "i" and v.ndim == 0)
+    assert held_out.history["step"] == [iterations // 2, iterations]
 
 
 def test_steps_are_counted_when_training_stops_within_an_epoch(data):
@@ -358,6 +414,7 @@ class Batches:
 
 def datasets_of(data):
     x, y = data
+    yield [(x[:70], y[:70]), (x[70:], y[70:])]
     yield Batches((x[:70], y[:70]), (x[70:], y[70:]))
     yield DrawsAtRandom(data)
     if HAS_TENSORFLOW:
@@ -402,6 +459,14 @@ def test_results_reach_history_and_callbacks_that_monitor(data, tmp_path):
     assert history["val_loss"] == held_out["val_loss"][1::2]
     assert history["val_accuracy"] == held_out["val_accuracy"][1::2]
     assert path.exists()
+
+
+def test_results_are_missing_in_epochs_without_an_evaluation(data):
+    held_out = HeldOutEvaluation(data, 12)
+    _, history, _ = train(data, [held_out], epochs=4)
+    assert held_out.history["step"] == [12, 24]
+    assert history["val_loss"] == held_out.history["val_loss"]
+    assert len(history["loss"]) == 4
 
 
 def test_the_validation_of_fit_keeps_its_names(data):
@@ -554,9 +619,12 @@ X, Y = np.ones((4, 9, 9, 1), "uint8"), np.arange(4)
         ({"batch_size": -1}, "`batch_size` must be a positive integer"),
         ({"seed": -1}, "`seed` must be an integer.*Received: seed=-1"),
         ({"seed": "98"}, "Received: seed='98'"),
-        ({"data": (X, Y[:3])}, r"`data`.*same length.*\[3, 4\]"),
-        ({"data": (X[:0], Y[:0])}, r"at least 1.*\[0\]"),
-        ({"data": (X,)}, "Received: 1 of the lengths"),
+        ({"data": (X, Y[:3])}, r"`data`.*same length.*\(4, 9, 9, 1\), \(3,\)"),
+        ({"data": (X[:0], Y[:0])}, r"at least 1.*\(0,\)"),
+        ({"data": (X,)}, "Received: 1 of the shapes"),
+        ({"data": (X, [0, 1, 2, 3])}, r"arrays of the same.*\(\)"),
+        ({"data": X[0, 0, 0, 0]}, "dataset that can be gone through"),
+        ({"filename": "."}, "`filename` must be a file"),
         ({"data": {}}, "`data` must not be empty"),
         ({"data": {"mine": (X, Y[:3])}}, r"`data\['mine'\]`"),
         ({"data": 3}, "dataset that can be gone through"),
@@ -592,6 +660,8 @@ def test_held_out_evaluation_says_that_there_was_nothing_to_evaluate(data):
         ({"images": X * 1.5}, r"in \[0, 1\]"),
         ({"class_names": ["a", "b"]}, "from 0 to 1. Received: 2"),
         ({"filepath": "{loss}.png"}, r"\{step\}.*Received: filepath"),
+        ({"images": np.ones((4, 9, 9, 2), "uint8")}, "1 or 3 channels"),
+        ({"filepath": "{step.foo}.png"}, r"Received: filepath"),
         ({"filepath": "{}.png"}, r"\{step\}.*Received: filepath"),
         ({"filepath": "{step:q}.png"}, "Received: filepath"),
     ],

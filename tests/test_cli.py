@@ -11,7 +11,7 @@ import pytest
 from conftest import needs_tensorflow
 from matplotlib.image import imsave
 
-from keras_lenet import LeNet5, __version__
+from keras_lenet import LeNet5, __version__, cli
 from keras_lenet.cli import main
 
 BACKEND = keras.backend.backend()
@@ -66,7 +66,7 @@ def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
     printed = capsys.readouterr().out
     with (output / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["3", "6"]
+    assert [row["step"] for row in rows] == ["3", "6", "7"]
     for row in rows:
         assert f"step {row['step']} - loss: {float(row['loss']):.4f}" in printed
     assert "c3 (Conv2D)" in printed
@@ -79,6 +79,23 @@ def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
     assert sorted(p.name for p in output.iterdir()) == names.split()
     for name in names.split():
         assert f"wrote {output / name}" in printed
+
+
+@needs_tensorflow
+def test_train_evaluates_once_when_it_ends_before_an_evaluation_is_due(
+    tmp_path, npz, capsys
+):
+    arguments = [
+        "train",
+        "--dataset",
+        str(npz),
+        "--output",
+        str(tmp_path / "a"),
+    ]
+    arguments += ["--steps", "2", "--batch-size", "10"]
+    assert main(arguments) == 0
+    lines = (tmp_path / "a" / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "2"]
 
 
 @needs_tensorflow
@@ -152,6 +169,47 @@ def test_predict_takes_an_image_as_the_model_was_trained_on_it(
     assert capsys.readouterr().out == (
         f"{path}: {best} ({probabilities[best]:.1%})\n"
     )
+
+
+def test_predict_reads_grey_pictures_of_16_bits(
+    trained, digits, tmp_path, capsys
+):
+    from PIL import Image
+
+    _, (x_test, _) = digits
+    answers = []
+    for name, image in (
+        ("8.png", x_test[0, ..., 0]),
+        ("16.png", x_test[0, ..., 0].astype("uint16") * 257),
+    ):
+        Image.fromarray(image).save(tmp_path / name)
+        path = str(tmp_path / name)
+        assert main(["predict", str(trained / "model.keras"), path]) == 0
+        answers.append(capsys.readouterr().out.split(": ")[1])
+    assert answers[0] == answers[1]
+
+
+def test_predict_reads_pictures_for_models_that_are_not_square(
+    tmp_path, digits
+):
+    _, (x_test, _) = digits
+    path = tmp_path / "digit.png"
+    imsave(path, np.kron(x_test[0, ..., 0], np.ones((3, 3))), cmap="gray")
+    pixels, _ = cli._read_picture(str(path), LeNet5(10, (28, 16, 1)), None)
+    assert pixels.shape == (28, 16, 1)
+    columns = np.flatnonzero(pixels.any(axis=(0, 2)))
+    assert columns[0] > 0 and columns[-1] < 15
+
+
+def test_predict_reads_colour(tmp_path, generator, capsys):
+    model = LeNet5(num_classes=4, input_shape=(20, 20, 3))
+    model.save(tmp_path / "model.keras")
+    image = generator.integers(0, 256, (20, 20, 3)).astype("uint8")
+    imsave(tmp_path / "colour.png", image)
+    arguments = [str(tmp_path / "model.keras"), str(tmp_path / "colour.png")]
+    assert main(["predict", *arguments]) == 0
+    best = model.predict(image[np.newaxis], verbose=0).argmax()
+    assert f"colour.png: {best} (" in capsys.readouterr().out
 
 
 def test_predict_inverts_when_told(trained, digits, tmp_path, capsys):

@@ -1,7 +1,7 @@
 import gzip
-import socket
 import string
 import struct
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -163,6 +163,7 @@ def test_an_npz_file_is_read(tmp_path, images, labels):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"x_test": np.ones((2, 8, 9), "uint8")}, "images of one size"),
         ({"y_test": None}, "x_train, y_train, x_test and y_test.*y_test"),
         ({"x_train": np.ones((2, 9, 9))}, "`x_train` must be uint8"),
         ({"y_train": np.array([1, None])}, "Received.*allow_pickle"),
@@ -200,11 +201,10 @@ def test_an_unknown_name_is_refused_with_the_names_there_are():
 def test_without_a_network_the_error_says_what_works(
     name, tmp_path, monkeypatch
 ):
-    def unreachable(*_):
-        raise socket.gaierror("Name or service not known")
+    def unreachable(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     with pytest.raises(
         ConnectionError, match="'digits', which needs no"
     ) as info:
@@ -392,6 +392,7 @@ def bad_inputs():
         "negative": (images * -0.1, labels, r"in \[0, 1\]"),
         "nan": (nan, labels, r"Received: nan, first at index \(2, 3, 4, 0\)"),
         "infinite": (infinite, labels, "Received: inf"),
+        "one label": (images, 3, r"labels of shape \(\)"),
         "label too large": (images, labels + 7, "10, first at index 3"),
         "label negative": (images, labels - 1, "-1, first at index 0"),
         "label -100": (images, labels * -100, "-100, first at index 1"),

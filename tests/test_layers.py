@@ -80,10 +80,16 @@ def test_pad_to_32_rejects_images_without_channels():
         PadTo32()(np.ones((28, 28), "float32"))
 
 
-@pytest.mark.parametrize("fill_value", [float("nan"), float("inf"), "0"])
+@pytest.mark.parametrize("fill_value", [float("nan"), float("inf"), "0", None])
 def test_pad_to_32_rejects_what_is_not_a_finite_number(fill_value):
     with pytest.raises(ValueError, match=r"finite number.*Received"):
         PadTo32(fill_value=fill_value)
+
+
+@pytest.mark.parametrize("fill_value", [-1, 256, 0.5])
+def test_pad_to_32_rejects_what_its_dtype_cannot_hold(fill_value):
+    with pytest.raises(ValueError, match="must be a value of uint8"):
+        PadTo32(fill_value=fill_value, dtype="uint8")
 
 
 def test_pad_to_32_comes_back_from_its_config_and_from_a_saved_model(

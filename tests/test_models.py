@@ -207,6 +207,7 @@ def test_lenet5_rejects(arguments, message):
 
 def test_lenet5_takes_the_neighbours_of_what_it_rejects():
     assert LeNet5(1, (32, 1, 5)).output_shape == (None, 1)
+    assert LeNet5(np.int64(7)).output_shape == (None, 7)
 
 
 @pytest.mark.parametrize("first", ["keras", "keras_lenet.models"])
