@@ -82,7 +82,7 @@ class LeNet5(keras.Model):
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
         _check_input_shape(input_shape, include_preprocessing)
-        input_shape = tuple(int(size) for size in input_shape)
+        shape = tuple(int(size) for size in input_shape)
 
         policy = keras.dtype_policies.get(dtype)
         head_policy = policy
@@ -99,7 +99,7 @@ class LeNet5(keras.Model):
         }
         pooling = {"data_format": "channels_last", **common}
 
-        inputs = keras.Input(input_shape, name="images")
+        inputs = keras.Input(shape, name="images")
         x = inputs
         if include_preprocessing:
             x = PadTo32(name="pad_to_32", **common)(x)
