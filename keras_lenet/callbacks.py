@@ -239,6 +239,7 @@ class HeldOutEvaluation(_PeriodicCallback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
         self.history = {}
+        self._in_epoch = False
         self._epoch_state: list[Array] | None = None
         # The metrics' variables plus this are their sums over the steps since
         # the last evaluation.

@@ -516,6 +516,19 @@ def test_history_starts_anew_with_every_training(data):
         assert held_out.history["step"] == [8]
 
 
+def test_an_interrupted_training_leaves_nothing_behind(data):
+    class Interrupts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    used = HeldOutEvaluation(data, 3, seed=1, at_start=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, [used, Interrupts()])
+    new = HeldOutEvaluation(data, 3, seed=1, at_start=True)
+    train(data, [used, new])
+    np.testing.assert_equal(used.history, new.history)
+
+
 # Pictures
 
 
