@@ -498,7 +498,8 @@ def _undisturbed_torch(model: Any) -> Iterator[None]:
         return
     import torch
 
-    # Keras leaves PyTorch's own modules in the mode of training here.
+    # `evaluate` of Keras sets the mode for layers that ask PyTorch for it, and
+    # does not set it back; `test_on_batch` does neither.
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

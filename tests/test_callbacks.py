@@ -166,10 +166,16 @@ def test_layers_that_draw_at_random_in_inference_leave_a_run_as_it_is(data):
 
 
 def test_building_inside_an_evaluation_draws_what_training_would(data):
+    class DrawsInBuild(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight((shape[-1], 3), "glorot_uniform")
+
+        def call(self, inputs):
+            return keras.ops.matmul(inputs / 255, self.kernel)
+
     def random_after(callbacks):
         keras.utils.set_random_seed(1)
-        flatten, dense = keras.layers.Flatten(), keras.layers.Dense(3)
-        model = keras.Sequential([keras.layers.Rescaling(0.1), flatten, dense])
+        model = keras.Sequential([keras.layers.Flatten(), DrawsInBuild()])
         model.compile("adam", "mse")
         targets = np.eye(3)[data[1]]
         model.fit(data[0], targets, verbose=0, callbacks=callbacks)
@@ -179,15 +185,16 @@ def test_building_inside_an_evaluation_draws_what_training_would(data):
     assert random_after([]) == random_after([held_out])
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's modules")
-def test_modules_of_torch_are_evaluated_in_inference(data):
+@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's modes")
+def test_layers_that_ask_torch_for_their_mode_are_told_inference(data):
     import torch
 
+    class Drops(keras.layers.Layer):
+        def call(self, inputs):
+            return torch.nn.functional.dropout(inputs, 0.5, self.training)
+
     def layers():
-        return [
-            keras.layers.TorchModuleWrapper(torch.nn.BatchNorm1d(200)),
-            keras.layers.TorchModuleWrapper(torch.nn.Dropout(0.5)),
-        ]
+        return [Drops()]
 
     twice = HeldOutEvaluation({"a": data, "b": data}, 3)
     run = train(data, [twice], layers=layers())
@@ -518,14 +525,15 @@ def test_history_starts_anew_with_every_training(data):
 
 def test_an_interrupted_training_leaves_nothing_behind(data):
     class Interrupts(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            raise KeyboardInterrupt
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 4:
+                raise KeyboardInterrupt
 
-    used = HeldOutEvaluation(data, 3, seed=1, at_start=True)
+    model = make_model()
+    used, new = (HeldOutEvaluation(data, 3, at_start=True) for _ in range(2))
     with pytest.raises(KeyboardInterrupt):
-        train(data, [used, Interrupts()])
-    new = HeldOutEvaluation(data, 3, seed=1, at_start=True)
-    train(data, [used, new])
+        model.fit(*data, batch_size=16, callbacks=[used, Interrupts()])
+    model.fit(*data, batch_size=16, verbose=0, callbacks=[used, new])
     np.testing.assert_equal(used.history, new.history)
 
 
