@@ -187,19 +187,29 @@ def test_building_inside_an_evaluation_draws_what_training_would(data):
 
 @pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's modes")
 def test_layers_that_ask_torch_for_their_mode_are_told_inference(data):
-    import torch
+    modes = []
 
-    class Drops(keras.layers.Layer):
+    class AsksForMode(keras.layers.Layer):
         def call(self, inputs):
-            return torch.nn.functional.dropout(inputs, 0.5, self.training)
+            modes.append(self.training)
+            return inputs
 
-    def layers():
-        return [Drops()]
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.asks, self.dense = AsksForMode(), keras.layers.Dense(3)
 
-    twice = HeldOutEvaluation({"a": data, "b": data}, 3)
-    run = train(data, [twice], layers=layers())
-    assert_same_run(train(data, [], layers=layers()), run)
-    assert twice.history["val_a_loss"] == twice.history["val_b_loss"]
+        def call(self, inputs):
+            return self.dense(self.asks(keras.ops.reshape(inputs, (-1, 144))))
+
+    model = Model()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    model(data[0])
+    del modes[:]
+    held_out = HeldOutEvaluation(data, 2)
+    model.fit(*data, batch_size=16, verbose=0, callbacks=[held_out])
+    # Two steps, one evaluation, and so on.
+    assert modes[-12:] == [True, True, False] * 4
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch's modes")
