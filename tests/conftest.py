@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -17,6 +19,17 @@ except ImportError:
 needs_tensorflow = pytest.mark.skipif(
     not HAS_TENSORFLOW, reason="TensorFlow cannot be imported"
 )
+
+
+def run_python(code, *arguments, cwd=None):
+    """Runs code in a process of its own and returns what it printed."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 @pytest.fixture(scope="session", autouse=True)

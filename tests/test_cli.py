@@ -8,7 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from conftest import needs_tensorflow, run_python
 from matplotlib.image import imsave
 
 from keras_lenet import LeNet5, __version__, cli
@@ -304,12 +304,7 @@ def test_help_and_version_need_no_keras():
         "except SystemExit: print('keras' in sys.modules)"
     )
     for flag, expected in (("--help", "predict"), ("--version", __version__)):
-        output = subprocess.run(
-            [sys.executable, "-c", code, flag],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        output = run_python(code, flag)
         assert expected in output and output.endswith("False\n")
 
 
@@ -321,12 +316,7 @@ def test_the_backend_is_the_one_that_was_asked_for(trained, tmp_path):
         "import keras; print(keras.backend.backend())"
     )
     arguments = ["evaluate", str(trained / "model.keras"), "--backend", other]
-    output = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    output = run_python(code, *arguments)
     assert output.splitlines()[-1] == other
 
 

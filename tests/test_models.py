@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from conftest import run_python
 
 from keras_lenet import LeNet5
 
@@ -217,19 +215,11 @@ def test_importing_registers_the_classes(first, tmp_path):
         f"import {first}; import keras_lenet, keras; "
         "print(type(keras.saving.load_model('model.keras')).__name__)"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    output = run_python(code, cwd=tmp_path)
     assert output.strip() == "LeNet5"
 
 
 def test_importing_the_package_does_not_import_a_backend():
     code = "import sys, keras_lenet; print('keras' in sys.modules)"
-    output = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout
+    output = run_python(code)
     assert output.strip() == "False"

@@ -1,8 +1,6 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from conftest import run_python
 
 from keras_lenet.plots import plot_history, plot_predictions
 
@@ -118,11 +116,5 @@ def test_plots_need_neither_keras_nor_pyplot(tmp_path):
         "plot_history({'loss': [1.0]}).savefig('history.png'); "
         "print({'keras', 'matplotlib.pyplot'} & set(sys.modules))"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    output = run_python(code, cwd=tmp_path)
     assert output.strip() == "set()"
