@@ -36,6 +36,8 @@ class _PeriodicCallback(keras.callbacks.Callback):
     # wait, so Keras stops running ahead for callbacks that do more there than
     # nothing. This one only counts.
     async_safe = True
+    # So several steps may be made in one execution, if they divide `freq`.
+    looks_only_at_freq = True
 
     def __init__(self, freq: int | str) -> None:
         super().__init__()

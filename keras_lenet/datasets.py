@@ -292,7 +292,7 @@ def image_dataset_from_array(
         .flat_map(one_pass)
         .map(gather)
         .apply(tf.data.experimental.assert_cardinality(num_batches))
-        .prefetch(2)
+        .prefetch(16)
         .with_options(options)
     )
 

@@ -1,12 +1,15 @@
 """LeNet-5."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_lenet.layers import PadTo32
+from keras_lenet import compiled
+from keras_lenet.layers import PadTo32, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
@@ -125,6 +128,38 @@ class LeNet5(keras.Model):
         self.classifier_activation = keras.activations.get(
             classifier_activation
         )
+
+    def call(
+        self, inputs: Tensor, training: Any = None, mask: Any = None
+    ) -> Tensor:
+        if compiled.is_being_compiled(inputs) and self._is_plain(inputs):
+            return compiled.forward(self, inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def _is_plain(self, inputs: Tensor) -> bool:
+        """Returns whether the layers are as they were made, and float32."""
+        return tuple(inputs.shape[1:]) == self.input_shape[1:] and all(
+            layer.dtype_policy.name == "float32"
+            and layer.activity_regularizer is None
+            for layer in self.layers
+            if layer.weights
+        )
+
+    def make_train_function(self, force: bool = False) -> Any:
+        if not compiled.can_train(self):
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function: Any = compiled.train_function(self)
+        return self.train_function
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        steps = self.steps_per_execution
+        if steps == 1 and compiled.can_train(self):
+            bound = inspect.signature(super().fit).bind(*args, **kwargs)
+            steps = compiled.choose_steps(**bound.arguments)
+        with compiled.steps_per_execution(self, steps):
+            return super().fit(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         dtype = self.dtype_policy

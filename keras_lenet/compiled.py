@@ -1,0 +1,374 @@
+"""How LeNet-5 is calculated where XLA compiles for a CPU.
+
+Keras calculates the network layer by layer and trains it step by step, and
+most of the time goes into memory traffic and into starting operations. Here
+are another form of the same function and another way to run the same steps.
+`LeNet5` uses them where they were measured to be faster: on a CPU, with
+TensorFlow (training) and JAX (everything that is compiled). Elsewhere Keras'
+own layers run. `benchmarks/README.md` has the figures.
+"""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+# More steps in one execution, or more data, gain nothing that was measured.
+_MOST_STEPS = 32
+_MOST_NUMBERS = 2**23
+# Of more images, what has to be remembered does not fit into the caches.
+_MOST_IMAGES = 128
+# TensorFlow has no public way to ask whether a function is traced for XLA.
+_traced_for_xla: ContextVar[bool] = ContextVar("traced_for_xla", default=False)
+
+
+def on_cpu() -> bool:
+    """Returns whether the backend calculates on a CPU."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.config.list_physical_devices("GPU")
+    if backend == "jax":
+        import jax
+
+        return bool(jax.default_backend() == "cpu")
+    return False
+
+
+def is_being_compiled(inputs: Tensor) -> bool:
+    """Returns whether XLA is going to compile for a CPU what is called."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _traced_for_xla.get()
+    if backend == "jax":
+        import jax
+
+        return isinstance(inputs, jax.core.Tracer) and on_cpu()
+    return False
+
+
+def forward(model: Any, images: Tensor) -> Tensor:
+    """Calculates what a `LeNet5` of float32 does, the batch as the last axis.
+
+    With images along the last axis, the vector units always have something
+    to do: Keras' layout has 6 or 16 maps there.
+
+    Args:
+        model: A `LeNet5`.
+        images: Tensor of shape `(batch, height, width, channels)`.
+
+    Returns:
+        Tensor of shape `(batch, num_classes)`, as `model(images)` is.
+    """
+    count = images.shape[0]
+    if count is None or count <= _MOST_IMAGES:
+        return _forward(model, images)
+    parts = math.ceil(count / _MOST_IMAGES)
+    ends = [count * part // parts for part in range(parts + 1)]
+    return ops.concatenate(
+        [
+            _forward(model, images[start:end])
+            for start, end in itertools.pairwise(ends)
+        ]
+    )
+
+
+def _forward(model: Any, images: Tensor) -> Tensor:
+    c1, c3, c5, f6, output = map(
+        model.get_layer, ("c1", "c3", "c5", "f6", "output")
+    )
+    # As bytes, before there are more of them.
+    x = ops.transpose(images, (3, 1, 2, 0))
+    if model.include_preprocessing:
+        x = model.get_layer("rescaling")(model.get_layer("pad_to_32")(x))
+    x = ops.cast(x, "float32")
+    x = _convolve_and_pool(x, c1.kernel, c1.bias)
+    x = _convolve_and_pool(x, c3.kernel, c3.bias)
+    maps, height, width, _ = x.shape
+    x = ops.reshape(x, (maps * height * width, -1))
+    # `flatten` puts the maps last, which are first here.
+    kernel = ops.reshape(c5.kernel, (height * width, maps, -1))
+    kernel = ops.reshape(
+        ops.transpose(kernel, (1, 0, 2)), (maps * height * width, -1)
+    )
+    x = _apply_dense(x, kernel, c5.bias)
+    x = _apply_dense(x, f6.kernel, f6.bias)
+    return output(ops.transpose(x))
+
+
+def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Does 5x5 convolution, ReLU and 2x2 max-pooling in one product.
+
+    The four pixels that are pooled together see 6x6 pixels. One matrix with
+    the kernel at its four places in those gives all four, of which the
+    largest is taken before bias and ReLU, which do not change the order.
+
+    Args:
+        x: Tensor of shape `(channels, size, size, batch)`.
+        kernel: Tensor of shape `(5, 5, channels, maps)`.
+        bias: Tensor of shape `(maps,)`.
+
+    Returns:
+        Tensor of shape `(maps, size // 2 - 2, size // 2 - 2, batch)`.
+    """
+    channels, size = x.shape[:2]
+    maps = kernel.shape[-1]
+    pooled = size // 2 - 2
+    span = 2 * pooled - 1
+    x = ops.stack([x[:, :, j : j + span : 2] for j in range(6)], axis=1)
+    x = ops.stack([x[:, :, i : i + span : 2] for i in range(6)], axis=1)
+    x = ops.reshape(x, (channels * 36, -1))
+
+    # As a product: gradients of padding and slicing take longer.
+    placed = ops.matmul(_PLACES, ops.reshape(kernel, (25, -1)))
+    placed = ops.reshape(placed, (36, 4, channels, maps))
+    placed = ops.reshape(
+        ops.transpose(placed, (2, 0, 1, 3)), (channels * 36, 4 * maps)
+    )
+    y = ops.reshape(ops.matmul(ops.transpose(placed), x), (4, maps, -1))
+    y = _larger(_larger(y[0], y[1]), _larger(y[2], y[3]))
+    y = ops.relu(y + ops.expand_dims(bias, 1))
+    return ops.reshape(y, (maps, pooled, pooled, -1))
+
+
+def _place() -> np.ndarray[Any, Any]:
+    """Returns which of 5x5 weights stands where in 6x6, at four places."""
+    places = np.zeros((6, 6, 2, 2, 5, 5), "float32")
+    for down, right, row, column in np.ndindex(2, 2, 5, 5):
+        places[down + row, right + column, down, right, row, column] = 1
+    return places.reshape(36 * 4, 25)
+
+
+_PLACES = _place()
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    # As in max-pooling, the first of equal numbers gets the whole gradient,
+    # and NaN is not lost. `ops.maximum` gives each a half.
+    return ops.where(ops.logical_or(a >= b, ops.isnan(a)), a, b)
+
+
+def _apply_dense(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    return ops.relu(
+        ops.matmul(ops.transpose(kernel), x) + ops.expand_dims(bias, 1)
+    )
+
+
+def can_train(model: Any) -> bool:
+    """Returns whether `train_function` serves for a model as it is compiled."""
+    backend = keras.backend.backend()
+    if (
+        model.run_eagerly
+        or not on_cpu()
+        or type(model).train_step is not keras.Model.train_step
+        or keras.distribution.distribution() is not None
+    ):
+        return False
+    if backend == "tensorflow":
+        return bool(model.distribute_strategy.num_replicas_in_sync == 1)
+    return bool(model.jit_compile)
+
+
+def train_function(model: Any) -> Callable[..., Any]:
+    """Makes what Keras calls to train for `model.steps_per_execution` steps.
+
+    All steps are in one compiled loop, so that starting them, and the memory
+    that they need, is paid for once. How many steps it makes is an argument:
+    however a training is cut into executions, the same program runs, and the
+    weights are the same bit for bit.
+
+    Args:
+        model: A compiled Keras model.
+
+    Returns:
+        A function as `model.make_train_function` makes it on this backend.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return _tensorflow_train_function(model)
+    return _jax_train_function(model)
+
+
+def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    def train(batches: Any, count: Tensor) -> Any:
+        def step(index: Tensor) -> Tensor:
+            token = _traced_for_xla.set(True)
+            try:
+                model.train_step(_batch(batches, index))
+            finally:
+                _traced_for_xla.reset(token)
+            return index + 1
+
+        tf.while_loop(lambda index: index < count, step, [tf.constant(0)])
+        return model.get_metrics_result()
+
+    train = tf.function(train, autograph=False, jit_compile=True)
+
+    def function(iterator: Iterator[Any]) -> Any:
+        logs = None
+        for batches, count in _stacks(model, iterator, tf.stack):
+            logs = train(batches, tf.constant(count))
+        if logs is None:
+            raise StopIteration
+        return logs
+
+    return function
+
+
+def _jax_train_function(model: Any) -> Callable[..., Any]:
+    import jax
+
+    def train(state: Any, batches: Any, count: Tensor) -> Any:
+        def step(index: Tensor, carried: Any) -> Any:
+            return model.train_step(carried[1], _batch(batches, index))
+
+        shapes, _ = jax.eval_shape(model.train_step, state, _batch(batches, 0))
+        logs = jax.tree.map(lambda s: ops.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.fori_loop(0, count, step, (logs, state))
+
+    train = jax.jit(train, donate_argnums=0)
+
+    def function(state: Any, iterator: Iterator[Any]) -> Any:
+        logs = None
+        for batches, count in _stacks(model, iterator, np.stack):
+            logs, state = train(state, batches, count)
+        if logs is None:
+            raise StopIteration
+        return logs, state
+
+    return function
+
+
+def _batch(batches: Any, index: Any) -> Any:
+    return keras.tree.map_structure(
+        lambda stacked: None if stacked is None else stacked[index], batches
+    )
+
+
+def _stacks(
+    model: Any, iterator: Iterator[Any], stack: Callable[..., Any]
+) -> Iterator[tuple[Any, int]]:
+    """Takes batches, yields those of one shape stacked, and how many."""
+    steps = model.steps_per_execution
+    batches = itertools.islice(iterator, steps)
+    for _, same in itertools.groupby(batches, _shapes):
+        for first in same:
+            size = sum(math.prod(shape) for shape in _shapes(first))
+            most = max(1, min(steps, _MOST_NUMBERS // max(size, 1)))
+            group = [first, *itertools.islice(same, most - 1)]  # noqa: B031
+            # Always as many, or XLA would compile again.
+            filled = [*group, *[first] * (most - len(group))]
+            stacked = keras.tree.map_structure(
+                lambda *parts: None if parts[0] is None else stack(parts),
+                *filled,
+            )
+            yield stacked, len(group)
+
+
+def _shapes(batch: Any) -> list[tuple[int, ...]]:
+    parts = keras.tree.flatten(batch)
+    return [tuple(part.shape) for part in parts if part is not None]
+
+
+def choose_steps(
+    x: Any = None,
+    batch_size: int | None = None,
+    callbacks: Any = None,
+    validation_split: float = 0.0,
+    steps_per_epoch: int | None = None,
+    **_: Any,
+) -> int:
+    """Returns how many steps an execution may have without being noticed.
+
+    Callbacks are called between executions. So those that act on batches get
+    executions of one step, and those of this package one that divides `freq`.
+
+    Args:
+        x: As given to `fit`, like all arguments.
+        batch_size: Integer.
+        callbacks: List of Keras callbacks.
+        validation_split: Number.
+        steps_per_epoch: Integer.
+
+    Returns:
+        Integer, at least 1.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return 1
+    multiples = [steps_per_epoch] if steps_per_epoch else []
+    for callback in keras.tree.flatten(callbacks or []):
+        if getattr(callback, "looks_only_at_freq", False):
+            if callback.freq != "epoch":
+                steps = steps_per_epoch or _num_batches(
+                    x, batch_size or 32, validation_split
+                )
+                multiples += [callback.freq, steps or 1]
+        elif _acts_on_batches(callback):
+            return 1
+    if not multiples:
+        return _MOST_STEPS
+    common = math.gcd(*multiples)
+    return max(
+        steps for steps in range(1, _MOST_STEPS + 1) if common % steps == 0
+    )
+
+
+def _num_batches(
+    x: Any, batch_size: int, validation_split: float
+) -> int | None:
+    if isinstance(x, keras.utils.PyDataset):
+        known: int | None = x.num_batches
+        return known
+    if hasattr(x, "cardinality"):
+        cardinality = int(x.cardinality())
+        return cardinality if cardinality >= 0 else None
+    if hasattr(x, "shape"):
+        count = math.floor(x.shape[0] * (1 - validation_split))
+        return math.ceil(count / batch_size)
+    return None
+
+
+def _acts_on_batches(callback: Any) -> bool:
+    # Keras' own callbacks that save every so many batches or every epoch.
+    if getattr(callback, "save_freq", None) == "epoch":
+        return False
+    base = keras.callbacks.Callback
+    return any(
+        getattr(type(callback), name) is not getattr(base, name)
+        for name in (
+            "on_batch_begin",
+            "on_batch_end",
+            "on_train_batch_begin",
+            "on_train_batch_end",
+        )
+    )
+
+
+@contextlib.contextmanager
+def steps_per_execution(model: Any, steps: int) -> Iterator[None]:
+    """Lets a model make several steps in one execution for a while."""
+    before = model.steps_per_execution
+    # They keep the number that they were made for.
+    names = ("test_function", "predict_function")
+    functions = [getattr(model, name) for name in names]
+    try:
+        model.steps_per_execution = steps
+        if steps != before:
+            for name in names:
+                setattr(model, name, None)
+        yield
+    finally:
+        model.steps_per_execution = before
+        if steps != before:
+            for name, function in zip(names, functions, strict=True):
+                setattr(model, name, function)

@@ -1,0 +1,186 @@
+"""Recipes for training: what to give to `compile`."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lenet.layers import Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises to a peak, then falls to zero.
+
+    It rises linearly over the first part of the steps and falls linearly over
+    the others, as in https://arxiv.org/abs/1708.07120, section 3. After the
+    last step it stays at zero.
+
+    Args:
+        peak_learning_rate: Number above 0. The learning rate at its highest.
+        steps: Integer. How many training steps there are.
+        warmup: Number above 0 and below 1. The share of the steps in which
+            the rate rises. Defaults to `0.25`.
+
+    Raises:
+        ValueError: When an argument is not of the form above.
+
+    Example:
+
+    >>> from keras_lenet.recipes import OneCycle
+    >>> schedule = OneCycle(0.1, steps=100)
+    >>> [round(float(schedule(step)), 3) for step in (0, 24, 99, 100)]
+    [0.004, 0.1, 0.001, 0.0]
+    """
+
+    def __init__(
+        self, peak_learning_rate: float, steps: int, warmup: float = 0.25
+    ) -> None:
+        if not (
+            isinstance(peak_learning_rate, (int, float, np.number))
+            and 0 < peak_learning_rate < math.inf
+        ):
+            raise ValueError(
+                "`peak_learning_rate` must be a number above 0. "
+                f"Received: peak_learning_rate={peak_learning_rate!r}"
+            )
+        _check_steps(steps)
+        if not (isinstance(warmup, (float, np.floating)) and 0 < warmup < 1):
+            raise ValueError(
+                "`warmup` must be a number above 0 and below 1. "
+                f"Received: warmup={warmup!r}"
+            )
+        self.peak_learning_rate = peak_learning_rate
+        self.steps = steps
+        self.warmup = warmup
+
+    def __call__(self, step: Any) -> Tensor:
+        # The first step is 0 and has a rate already.
+        done = ops.cast(step, "float32") + 1.0
+        top = self.warmup * self.steps
+        rising = done / top
+        falling = (self.steps + 1 - done) / (self.steps + 1 - top)
+        share = ops.maximum(ops.minimum(rising, falling), 0.0)
+        return self.peak_learning_rate * share
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "peak_learning_rate": self.peak_learning_rate,
+            "steps": self.steps,
+            "warmup": self.warmup,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
+    """Crossentropy of integer labels, with label smoothing.
+
+    Keras' `SparseCategoricalCrossentropy` takes integers but does not smooth,
+    its `CategoricalCrossentropy` smooths but takes one-hot labels. This is the
+    latter for integers (https://arxiv.org/abs/1512.00567, section 7).
+
+    Args:
+        label_smoothing: Number from 0 to 1. The share of the probability that
+            is spread over all classes. Defaults to `0.1`.
+        from_logits: Boolean. Whether the predictions are logits. Defaults to
+            `False`: probabilities.
+        **kwargs: `name`, `reduction` and `dtype`, as for any Keras loss.
+
+    Call arguments:
+        y_true: Integers of shape `(batch,)` or `(batch, 1)`.
+        y_pred: Floats of shape `(batch, num_classes)`.
+
+    Raises:
+        ValueError: When `label_smoothing` is not from 0 to 1.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.recipes import SmoothedSparseCategoricalCrossentropy
+    >>> loss = SmoothedSparseCategoricalCrossentropy(label_smoothing=0.2)
+    >>> round(float(loss(np.array([1]), np.array([[0.5, 0.5]]))), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.1,
+        from_logits: bool = False,
+        name: str = "smoothed_sparse_categorical_crossentropy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if not (
+            isinstance(label_smoothing, (int, float, np.number))
+            and 0 <= label_smoothing <= 1
+        ):
+            raise ValueError(
+                "`label_smoothing` must be a number from 0 to 1. "
+                f"Received: label_smoothing={label_smoothing!r}"
+            )
+        self.label_smoothing = label_smoothing
+        self.from_logits = from_logits
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        return keras.losses.categorical_crossentropy(
+            ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype),
+            y_pred,
+            from_logits=self.from_logits,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "from_logits": self.from_logits,
+        }
+
+
+def fast(steps: int, from_logits: bool = False) -> dict[str, Any]:
+    """Returns what to compile a model with to train it in few steps.
+
+    Adam with momenta for short runs, a learning rate of one cycle, and label
+    smoothing. It was tuned for LeNet-5 on MNIST with batches of 100 to 250
+    images, on 5,000 images held out of the training set.
+
+    Args:
+        steps: Integer. How many training steps there will be, in all epochs.
+        from_logits: Boolean. Whether the model returns logits. Defaults to
+            `False`: probabilities.
+
+    Returns:
+        Dict with `optimizer`, `loss` and `metrics`, for `compile`.
+
+    Raises:
+        ValueError: When `steps` is not a positive integer.
+
+    Example:
+
+    >>> from keras_lenet import LeNet5, recipes
+    >>> model = LeNet5()
+    >>> model.compile(**recipes.fast(steps=2 * 480))
+    >>> model.fit(x_train, y_train, batch_size=125, epochs=2)  # doctest: +SKIP
+    """
+    _check_steps(steps)
+    return {
+        "optimizer": keras.optimizers.Adam(
+            OneCycle(0.006, steps), beta_1=0.8, beta_2=0.95
+        ),
+        "loss": SmoothedSparseCategoricalCrossentropy(from_logits=from_logits),
+        "metrics": ["accuracy"],
+    }
+
+
+def _check_steps(steps: Any) -> None:
+    if (
+        not isinstance(steps, (int, np.integer))
+        or isinstance(steps, bool)
+        or steps < 1
+    ):
+        raise ValueError(
+            f"`steps` must be a positive integer. Received: steps={steps!r}"
+        )
