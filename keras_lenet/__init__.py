@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_lenet import datasets, plots
+    from keras_lenet import datasets, plots, recipes
     from keras_lenet.callbacks import HeldOutEvaluation, SamplePredictions
     from keras_lenet.layers import PadTo32
     from keras_lenet.models import LeNet5
@@ -19,6 +19,7 @@ __all__ = [
     "SamplePredictions",
     "datasets",
     "plots",
+    "recipes",
 ]
 
 _MODULES = {
@@ -29,12 +30,18 @@ _MODULES = {
 }
 
 
+# `keras.saving.load_model` only finds classes that are registered.
+_REGISTERING = ("models", "recipes")
+
+
 def __getattr__(name: str) -> Any:
     # Importing Keras fixes its backend and takes seconds, so it has to wait
     # until the command line has read `--backend` and has something to do.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"keras_lenet.{_MODULES.get(name, name)}")
+    if "keras" in sys.modules:
+        _register()
     return getattr(module, name) if name in _MODULES else module
 
 
@@ -42,6 +49,10 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+def _register() -> None:
+    for name in _REGISTERING:
+        importlib.import_module(f"keras_lenet.{name}")
+
+
 if "keras" in sys.modules:
-    # `keras.saving.load_model` only finds classes that are registered.
-    importlib.import_module("keras_lenet.models")
+    _register()

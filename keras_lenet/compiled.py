@@ -326,16 +326,14 @@ def choose_steps(
 def _num_batches(
     x: Any, batch_size: int, validation_split: float
 ) -> int | None:
-    if isinstance(x, keras.utils.PyDataset):
-        known: int | None = x.num_batches
-        return known
     if hasattr(x, "cardinality"):
         cardinality = int(x.cardinality())
         return cardinality if cardinality >= 0 else None
+    known: int | None = getattr(x, "num_batches", None)  # of a PyDataset
     if hasattr(x, "shape"):
         count = math.floor(x.shape[0] * (1 - validation_split))
-        return math.ceil(count / batch_size)
-    return None
+        known = math.ceil(count / batch_size)
+    return known
 
 
 def _acts_on_batches(callback: Any) -> bool:

@@ -140,9 +140,9 @@ class LeNet5(keras.Model):
         """Returns whether the layers are as they were made, and float32."""
         return tuple(inputs.shape[1:]) == self.input_shape[1:] and all(
             layer.dtype_policy.name == "float32"
+            and layer.activation is keras.activations.relu
             and layer.activity_regularizer is None
-            for layer in self.layers
-            if layer.weights
+            for layer in map(self.get_layer, ("c1", "c3", "c5", "f6"))
         )
 
     def make_train_function(self, force: bool = False) -> Any:

@@ -22,7 +22,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         peak_learning_rate: Number above 0. The learning rate at its highest.
         steps: Integer. How many training steps there are.
         warmup: Number above 0 and below 1. The share of the steps in which
-            the rate rises. Defaults to `0.25`.
+            the rate rises. Defaults to `0.15`.
 
     Raises:
         ValueError: When an argument is not of the form above.
@@ -31,12 +31,12 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
     >>> from keras_lenet.recipes import OneCycle
     >>> schedule = OneCycle(0.1, steps=100)
-    >>> [round(float(schedule(step)), 3) for step in (0, 24, 99, 100)]
-    [0.004, 0.1, 0.001, 0.0]
+    >>> [round(float(schedule(step)), 3) for step in (0, 14, 99, 100)]
+    [0.007, 0.1, 0.001, 0.0]
     """
 
     def __init__(
-        self, peak_learning_rate: float, steps: int, warmup: float = 0.25
+        self, peak_learning_rate: float, steps: int, warmup: float = 0.15
     ) -> None:
         if not (
             isinstance(peak_learning_rate, (int, float, np.number))
@@ -168,7 +168,7 @@ def fast(steps: int, from_logits: bool = False) -> dict[str, Any]:
     _check_steps(steps)
     return {
         "optimizer": keras.optimizers.Adam(
-            OneCycle(0.006, steps), beta_1=0.8, beta_2=0.95
+            OneCycle(0.016, steps), beta_1=0.8, beta_2=0.9
         ),
         "loss": SmoothedSparseCategoricalCrossentropy(from_logits=from_logits),
         "metrics": ["accuracy"],

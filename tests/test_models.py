@@ -35,8 +35,13 @@ def pixels(model, generator, count=3):
 
 def assert_same_outputs(model, other, generator):
     images = pixels(model, generator)
-    np.testing.assert_array_equal(
-        model.predict(images, verbose=0), other.predict(images, verbose=0)
+    # Only a `LeNet5` calculates in the form of `compiled`.
+    close = 0 if type(model) is type(other) else 1e-6
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        other.predict(images, verbose=0),
+        rtol=0,
+        atol=close,
     )
 
 

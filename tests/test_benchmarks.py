@@ -1,0 +1,246 @@
+import contextlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import HAS_TENSORFLOW, run_python
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
+RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+BACKEND = keras.backend.backend()
+IMAGES = 300
+
+
+@pytest.fixture(scope="module")
+def throughput():
+    spec = importlib.util.spec_from_file_location("throughput", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def subjects(throughput):
+    """Keras on the backend of the tests, and the loops that can run."""
+    names = [f"fit {BACKEND}", f"sequential {BACKEND}", f"bare {BACKEND}"]
+    if importlib.util.find_spec("torch"):
+        names += ["pytorch eager"]
+    if importlib.util.find_spec("jax"):
+        names += ["jax loop"]
+    if HAS_TENSORFLOW:
+        names += ["tensorflow loop"]
+    return [name for name in names if name in throughput.SUBJECTS]
+
+
+@pytest.fixture(scope="module")
+def tiny_run(subjects, tmp_path_factory):
+    """What a run on a few images printed, and the lines that it wrote."""
+    output = tmp_path_factory.mktemp("benchmarks") / "results.jsonl"
+    printed = run_python(
+        RUN,
+        str(SCRIPT),
+        *("--subjects", *subjects),
+        *("--measures", "train", "predict"),
+        *("--batch-sizes", "100"),
+        *("--images", str(IMAGES)),
+        *("--repetitions", "1"),
+        *("--output", str(output)),
+    )
+    lines = output.read_text(encoding="utf-8").splitlines()
+    return printed, [json.loads(line) for line in lines]
+
+
+def make_record(subject="pytorch eager", speeds=(100.0, 110.0, 90.0), **other):
+    return {
+        "subject": subject,
+        "measure": "train",
+        "batch_size": 125,
+        "parameters": 61_706,
+        "images": 3000,
+        "loss": 0.5,
+        "first_seconds": 1.0,
+        "memory_growth_mib": None,
+        "images_per_second": list(speeds),
+        **other,
+    }
+
+
+def test_all_subjects_have_the_same_weights_and_start_alike(tiny_run, subjects):
+    _, records = tiny_run
+    predicted = [r for r in records if r["measure"] == "predict"]
+    trained = [r for r in records if r["measure"] == "train"]
+    assert [record["subject"] for record in trained] == subjects
+    assert {record["parameters"] for record in records} == {61_706}
+    # With other arrays they would differ by some hundredths.
+    losses = [record["loss"] for record in predicted]
+    assert len(losses) >= 2
+    np.testing.assert_allclose(losses, losses[0], atol=1e-4)
+
+
+def test_all_subjects_do_the_same_training(tiny_run, throughput):
+    _, records = tiny_run
+    trained = [record for record in records if record["measure"] == "train"]
+    passes = throughput.CHECKED_PASSES
+    assert {record["images"] for record in trained} == {passes * IMAGES}
+    throughput.check(trained)
+    started = next(r["loss"] for r in records if r["measure"] == "predict")
+    assert all(record["loss"] < started for record in trained)
+
+
+def test_the_lines_say_where_they_were_measured(tiny_run, subjects):
+    printed, records = tiny_run
+    for record in records:
+        assert record["processors"] >= 1
+        assert record["versions"]["keras"] == keras.__version__
+        assert len(record["matrix_gflops"]) == 2
+        (speed,) = record["images_per_second"]
+        assert speed > 0
+    for name in subjects:
+        assert f"| {name} |" in printed
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(
+    throughput, tmp_path, monkeypatch, capfd
+):
+    (tmp_path / "torch.py").write_text("raise ImportError('no such thing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    arrays = tmp_path / "arrays.npz"
+    data = throughput.load_images("digits", 10)
+    np.savez(arrays, *throughput.initial_arrays(), **data)
+    with contextlib.ExitStack() as stack:
+        assert not throughput.start_workers(["pytorch eager"], arrays, stack)
+    assert "left out: pytorch eager (no such thing)" in capfd.readouterr().err
+
+
+def test_a_subject_that_fails_is_named_with_its_error(throughput, tmp_path):
+    worker = throughput.Worker("jax loop", tmp_path / "missing.npz")
+    with (
+        contextlib.closing(worker),
+        pytest.raises(
+            RuntimeError, match=r"(?s)jax loop failed.*FileNotFoundError"
+        ),
+    ):
+        worker.ask("run")
+
+
+@pytest.mark.parametrize(
+    ("difference", "message"),
+    [
+        ({"parameters": 61_707}, "parameters .* 61706. Received: odd 61707"),
+        ({"images": 2999}, "images .* 3000. Received: odd 2999"),
+        ({"loss": 0.67}, "loss .* 0.5. Received: odd 0.67"),
+        ({"loss": float("nan")}, "loss .* 0.5. Received: odd nan"),
+    ],
+)
+def test_a_subject_that_does_other_work_is_an_error(
+    throughput, difference, message
+):
+    others = [make_record("fit jax"), make_record("fit torch")]
+    throughput.check([make_record("odd", loss=0.66), *others])
+    with pytest.raises(ValueError, match=message):
+        throughput.check([make_record("odd", **difference), *others])
+
+
+def test_untrained_losses_must_agree_closely(throughput):
+    common = {"measure": "predict"}
+    others = [make_record("fit jax", **common), make_record(**common)]
+    throughput.check([make_record("odd", loss=0.504, **common), *others])
+    with pytest.raises(ValueError, match=r"Received: odd 0\.506"):
+        throughput.check([make_record("odd", loss=0.506, **common), *others])
+
+
+def test_the_table_has_ratios_to_the_fastest_loop_in_pytorch(throughput):
+    table = throughput.make_table(
+        [
+            # Twice as fast in every round, whatever the machine did.
+            make_record("fit jax", (200, 300, 100)),
+            make_record("pytorch eager", (100, 150, 50)),
+            make_record("pytorch channels-last", (99, 149, 49)),
+        ],
+        gflops=1.0,
+    )
+    assert "÷ pytorch eager" in table
+    (row,) = [line for line in table.splitlines() if "| fit jax |" in line]
+    assert "| 2.00 (2.00 to 2.00) |" in row
+    assert "| 200 | 150 to 250 |" in row
+
+
+def test_the_table_says_how_near_fit_comes_to_its_step(throughput):
+    records = [
+        make_record("fit jax", (90, 180)),
+        make_record("bare jax", (100, 200)),
+    ]
+    table = throughput.make_table(records, gflops=1.0)
+    assert "fit jax ÷ bare jax: 0.90 (0.90 to 0.90)" in table
+
+
+def test_latencies_are_medians_over_the_rounds(throughput):
+    record = make_record(
+        measure="latency", microseconds=[[1, 4, 9], [2, 5, 10], [3, 6, 50]]
+    )
+    table = throughput.make_table([record], gflops=1.0)
+    assert "| pytorch eager | 2 | 5 | 10 | 1.00" in table
+
+
+def test_the_roofline_is_what_the_machine_multiplies(throughput):
+    # 100,000 images of 2.26 million operations are 226 thousand million.
+    train = throughput.roofline_fraction("train", 1e5, 452.0)
+    predict = throughput.roofline_fraction("predict", 1e5, 833.0)
+    assert (train, predict) == pytest.approx((0.5, 0.1))
+
+
+def test_images_are_real_and_repeated_where_there_are_too_few(
+    throughput, digits
+):
+    (images, labels), _ = digits
+    data = throughput.load_images("digits", len(images) + 2)
+    np.testing.assert_array_equal(data["images"][-2:], images[:2])
+    np.testing.assert_array_equal(data["labels"][-2:], labels[:2])
+    assert data["images"].dtype == np.uint8
+    assert data["images"].any(axis=(1, 2, 3)).all()
+
+
+def test_the_picture_shows_every_subject(throughput, tmp_path):
+    records = [
+        make_record(name, measure=measure, batch_size=batch_size)
+        for name in throughput.SUBJECTS
+        for measure, batch_size in (
+            ("train", 32),
+            ("train", 125),
+            ("predict", 1000),
+        )
+    ]
+    environment = {"device": "CPU", "processors": 2, "processor": "x"}
+    figure = throughput.draw(environment, records)
+    lines, bars = figure.axes
+    names = [text.get_text() for text in lines.get_legend().get_texts()]
+    assert names == list(throughput.SUBJECTS)
+    assert [t.get_text() for t in bars.get_yticklabels()] == names
+    figure.savefig(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "0"], "expected at least 1, not 0"),
+        (["--subjects", "nobody"], "invalid choice: 'nobody'"),
+        (["--images", "124", "--quick"], "at least one batch of 125, not 124"),
+        (["--output", "missing/file"], "--output: there is no folder missing"),
+        (["--data", "missing"], "--data: .* no such path exists"),
+    ],
+)
+def test_bad_arguments_are_refused(throughput, capsys, arguments, message):
+    assert throughput.parse_arguments(["--images", "125", "--quick"])
+    with pytest.raises(SystemExit):
+        throughput.parse_arguments(arguments)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_quick_gives_way_to_what_is_asked_for(throughput):
+    options = throughput.parse_arguments(["--quick", "--images", "250"])
+    assert (options.images, options.repetitions) == (250, 3)
+    assert options.subjects == throughput.QUICK["subjects"]

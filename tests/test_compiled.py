@@ -1,0 +1,302 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_lenet import HeldOutEvaluation, LeNet5, compiled
+from tests.conftest import needs_tensorflow
+
+BACKEND = keras.backend.backend()
+
+
+class SeesBatches(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(batch)
+
+
+def layer_by_layer(model):
+    """Returns a model of Keras' own class with the same layers and weights."""
+    other = keras.models.clone_model(model)
+    assert type(other) is not LeNet5
+    other.set_weights(model.get_weights())
+    return other
+
+
+def data(generator, model, count):
+    shape = (count, *model.input_shape[1:])
+    if model.include_preprocessing:
+        images = generator.integers(0, 256, shape).astype("uint8")
+    else:
+        images = generator.random(shape, "float32")
+    return images, generator.integers(0, model.num_classes, count)
+
+
+def weights_after_a_step(model, images, labels):
+    """Returns weights whose change is the gradient."""
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.fit(images, labels, batch_size=len(images), verbose=0)
+    return model.get_weights()
+
+
+def assert_close(arrays, others, tolerance=1e-5):
+    for array, other in zip(arrays, others, strict=True):
+        np.testing.assert_allclose(array, other, rtol=0, atol=tolerance)
+
+
+CONFIGURATIONS = [
+    {},
+    {"input_shape": (17, 30, 3), "num_classes": 4},
+    {"include_preprocessing": False},
+]
+
+
+@pytest.mark.parametrize("arguments", CONFIGURATIONS)
+@pytest.mark.parametrize("count", [1, 5, 130])
+def test_forward_is_what_keras_layers_calculate(arguments, count):
+    model = LeNet5(**arguments)
+    images, _ = data(np.random.default_rng(), model, count)
+    expected = layer_by_layer(model)(images)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(compiled.forward(model, images)),
+        keras.ops.convert_to_numpy(expected),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("arguments", CONFIGURATIONS)
+def test_a_training_step_has_the_gradients_of_keras_layers(arguments):
+    model = LeNet5(**arguments)
+    other = layer_by_layer(model)
+    images, labels = data(np.random.default_rng(), model, 9)
+    assert_close(
+        weights_after_a_step(model, images, labels),
+        weights_after_a_step(other, images, labels),
+    )
+
+
+def test_equal_pixels_share_no_gradient_as_in_max_pooling():
+    generator = np.random.default_rng()
+    model = LeNet5(include_preprocessing=False)
+    # Whole numbers make many sums equal.
+    model.set_weights(
+        [
+            generator.integers(-1, 2, w.shape).astype("float32") / 4
+            if w.ndim == 4
+            else w
+            for w in model.get_weights()
+        ]
+    )
+    other = layer_by_layer(model)
+    images, labels = data(generator, model, 9)
+    images = np.rint(images)
+    assert_close(
+        weights_after_a_step(model, images, labels),
+        weights_after_a_step(other, images, labels),
+        1e-4,
+    )
+
+
+def test_forward_does_not_lose_a_pixel_that_is_nan():
+    model = LeNet5(include_preprocessing=False)
+    images, _ = data(np.random.default_rng(), model, 2)
+    images[1, 16, 17] = np.nan
+    outputs = keras.ops.convert_to_numpy(compiled.forward(model, images))
+    assert np.isfinite(outputs[0]).all()
+    assert np.isnan(outputs[1]).all()
+
+
+def test_weights_do_not_depend_on_how_many_steps_an_execution_has():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 70)
+    first = model.get_weights()
+    results = []
+    for callbacks in (
+        [],
+        [SeesBatches()],
+        [HeldOutEvaluation((images, labels), freq=2)],
+    ):
+        keras.utils.set_random_seed(98)
+        model = LeNet5()
+        model.set_weights(first)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        history = model.fit(
+            images,
+            labels,
+            batch_size=8,
+            epochs=2,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        results.append((history.history["loss"], model.get_weights()))
+    for loss, weights in results[1:]:
+        assert loss == results[0][0]
+        assert_close(weights, results[0][1], 0)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_every_batch_is_trained_on_once_also_the_last_smaller_one(steps):
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 43)
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=steps,
+    )
+    history = model.fit(images, labels, batch_size=8, epochs=2, verbose=0)
+    assert int(model.optimizer.iterations) == 12
+    loss, accuracy = model.evaluate(images, labels, verbose=0)
+    assert history.history["loss"] == pytest.approx([loss] * 2, abs=1e-5)
+    assert history.history["accuracy"] == pytest.approx([accuracy] * 2)
+    assert model.steps_per_execution == steps
+
+
+def test_callbacks_that_act_on_batches_see_all_of_them():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 43)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    callback = SeesBatches()
+    model.fit(images, labels, batch_size=8, callbacks=[callback], verbose=0)
+    assert callback.batches == [0, 1, 2, 3, 4, 5]
+
+
+def test_sample_weights_count():
+    model = LeNet5()
+    other = layer_by_layer(model)
+    generator = np.random.default_rng()
+    images, labels = data(generator, model, 16)
+    weights = generator.random(16)
+    results = []
+    for each in (model, other):
+        each.compile("sgd", "sparse_categorical_crossentropy")
+        history = each.fit(
+            images,
+            labels,
+            sample_weight=weights,
+            batch_size=8,
+            shuffle=False,
+            verbose=0,
+        )
+        results.append(history.history["loss"])
+    assert results[0] == pytest.approx(results[1], abs=1e-5)
+
+
+def test_validation_sees_all_images_and_evaluate_still_does_after():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 43)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    history = model.fit(
+        images,
+        labels,
+        batch_size=8,
+        validation_data=(images, labels),
+        verbose=0,
+    )
+    loss = model.evaluate(images, labels, batch_size=8, verbose=0)
+    assert history.history["val_loss"] == pytest.approx([loss], abs=1e-5)
+
+
+def test_a_train_step_of_the_users_own_is_used():
+    class Mine(LeNet5):
+        def train_step(self, *arguments):
+            steps.append(arguments)
+            return super().train_step(*arguments)
+
+    steps = []
+    model = Mine()
+    images, labels = data(np.random.default_rng(), model, 8)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(images, labels, verbose=0)
+    assert steps
+
+
+def test_what_the_user_adds_to_a_layer_counts():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 8)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    before = model.fit(images, labels, verbose=0).history["loss"][0]
+    model.get_layer("f6").activity_regularizer = keras.regularizers.L1(100.0)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    after = model.fit(images, labels, verbose=0).history["loss"][0]
+    assert after > before + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, 32),
+        ({"steps_per_epoch": 300}, 30),
+        ({"steps_per_epoch": 37}, 1),
+        ({"callbacks": [keras.callbacks.History()]}, 32),
+        ({"callbacks": [keras.callbacks.EarlyStopping()]}, 32),
+        ({"callbacks": [keras.callbacks.ModelCheckpoint("m.keras")]}, 32),
+        ({"callbacks": [keras.callbacks.TerminateOnNaN()]}, 1),
+        ({"callbacks": SeesBatches()}, 1),
+        ({"callbacks": [keras.callbacks.CallbackList()]}, 1),
+        ({"callbacks": ["freq 10"], "steps_per_epoch": 15}, 5),
+        ({"callbacks": ["freq 10"], "x": np.ones((400, 1))}, 1),
+        (
+            {
+                "callbacks": ["freq 10"],
+                "x": np.ones((400, 1)),
+                "batch_size": 20,
+            },
+            10,
+        ),
+        (
+            {
+                "callbacks": ["freq 10"],
+                "x": np.ones((400, 1)),
+                "batch_size": 20,
+                "validation_split": 0.3,
+            },
+            2,
+        ),
+        ({"callbacks": ["freq 10"], "x": iter(())}, 1),
+        ({"callbacks": ["freq epoch"]}, 32),
+    ],
+)
+def test_an_execution_has_as_many_steps_as_nobody_notices(arguments, expected):
+    held_out = {
+        f"freq {freq}": HeldOutEvaluation(
+            (np.ones((1, 28, 28, 1)), np.ones(1)), freq=freq
+        )
+        for freq in (10, "epoch")
+    }
+    if isinstance(arguments.get("callbacks"), list):
+        arguments = {
+            **arguments,
+            "callbacks": [
+                held_out.get(c, c) if isinstance(c, str) else c
+                for c in arguments["callbacks"]
+            ],
+        }
+    assert compiled.choose_steps(**arguments) == expected
+
+
+@needs_tensorflow
+def test_the_number_of_batches_of_a_dataset_is_known():
+    import tensorflow as tf
+
+    held_out = HeldOutEvaluation((np.ones((1, 28, 28, 1)), np.ones(1)), freq=10)
+    dataset = tf.data.Dataset.range(25)
+    choose = compiled.choose_steps
+    assert choose(dataset, callbacks=[held_out]) == 5
+    assert choose(dataset.repeat(), callbacks=[held_out]) == 1
+    assert choose(dataset.filter(bool), callbacks=[held_out]) == 1
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch does not use it")
+def test_on_a_cpu_models_are_trained_in_the_compiled_form():
+    if not compiled.on_cpu():
+        pytest.skip("about the CPU")
+    model = LeNet5()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert compiled.can_train(model)
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    assert not compiled.can_train(model)
