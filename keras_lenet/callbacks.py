@@ -112,9 +112,11 @@ class HeldOutEvaluation(_PeriodicCallback):
     with Keras' `validation_freq`, the names are missing in other epochs. Where
     `fit` has `validation_data` of its own, its results keep those names.
 
-    With `steps_per_execution=k` the model can only be reached every `k` steps,
-    so an evaluation comes at the first of those steps at or after every
-    multiple of `freq`, and is recorded with the step at which it was made.
+    `LeNet5.fit` makes several steps in one execution where that divides
+    `freq`. Where you compile with `steps_per_execution=k` yourself, the model
+    can only be reached every `k` steps, so an evaluation comes at the first
+    of those steps at or after every multiple of `freq`, and is recorded with
+    the step at which it was made.
 
     Args:
         data: What to evaluate on: a tuple `(x, y)` or `(x, y, sample_weight)`

@@ -56,15 +56,32 @@ def is_being_compiled(inputs: Tensor) -> bool:
     return False
 
 
-def forward(model: Any, images: Tensor) -> Tensor:
+def is_plain(model: Any) -> bool:
+    """Returns whether a `LeNet5` has the layers that `forward` calculates.
+
+    They may have other data types, be quantized, or changed by the user.
+    """
+    return all(
+        layer.dtype_policy.name == "float32"
+        and layer.activation is keras.activations.relu
+        and layer.activity_regularizer is None
+        for layer in map(model.get_layer, ("c1", "c3", "c5", "f6"))
+    )
+
+
+def forward(model: Any, images: Tensor, training: bool = False) -> Tensor:
     """Calculates what a `LeNet5` of float32 does, the batch as the last axis.
 
     With images along the last axis, the vector units always have something
-    to do: Keras' layout has 6 or 16 maps there.
+    to do: Keras' layout has 6 or 16 maps there. Large batches are calculated
+    in parts, whose intermediate results fit into the caches.
 
     Args:
         model: A `LeNet5`.
         images: Tensor of shape `(batch, height, width, channels)`.
+        training: Boolean. Whether gradients will be asked for. Then the parts
+            are laid out one after the other; else one is calculated in a
+            loop, which takes less time to compile. Defaults to `False`.
 
     Returns:
         Tensor of shape `(batch, num_classes)`, as `model(images)` is.
@@ -73,6 +90,10 @@ def forward(model: Any, images: Tensor) -> Tensor:
     if count is None or count <= _MOST_IMAGES:
         return _forward(model, images)
     parts = math.ceil(count / _MOST_IMAGES)
+    if not training and count % parts == 0:
+        parted = ops.reshape(images, (parts, count // parts, *images.shape[1:]))
+        outputs = ops.map(lambda part: _forward(model, part), parted)
+        return ops.reshape(outputs, (count, -1))
     ends = [count * part // parts for part in range(parts + 1)]
     return ops.concatenate(
         [
@@ -164,16 +185,20 @@ def _apply_dense(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 
 def can_train(model: Any) -> bool:
-    """Returns whether `train_function` serves for a model as it is compiled."""
-    backend = keras.backend.backend()
+    """Returns whether `train_function` serves for a model as it is compiled.
+
+    XLA's convolutions are very slow inside of loops, so it has to be one that
+    `forward` calculates.
+    """
     if (
         model.run_eagerly
         or not on_cpu()
+        or not is_plain(model)
         or type(model).train_step is not keras.Model.train_step
         or keras.distribution.distribution() is not None
     ):
         return False
-    if backend == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         return bool(model.distribute_strategy.num_replicas_in_sync == 1)
     return bool(model.jit_compile)
 

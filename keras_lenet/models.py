@@ -24,6 +24,14 @@ class LeNet5(keras.Model):
     weights, every map of `c3` sees all maps of `s2`, and the output is a
     softmax. With one channel and ten classes there are 61,706 weights.
 
+    On a CPU, with TensorFlow and JAX, `fit` makes several steps in one
+    compiled program, as many as no callback notices, and calculates each
+    convolution and its pooling as one product (`keras_lenet.compiled`). Both
+    do what Keras' layers and `fit` do; a `train_step` of your own,
+    `run_eagerly=True`, other data types than float32 and anything added to
+    the layers are honoured by leaving it all to Keras. Compile with
+    `steps_per_execution` to choose the number of steps yourself.
+
     Args:
         num_classes: Integer. How many classes to tell apart. Defaults to
             `10`.
@@ -132,21 +140,19 @@ class LeNet5(keras.Model):
     def call(
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
-        if compiled.is_being_compiled(inputs) and self._is_plain(inputs):
-            return compiled.forward(self, inputs)
+        if (
+            compiled.is_being_compiled(inputs)
+            and compiled.is_plain(self)
+            and tuple(inputs.shape[1:]) == self.input_shape[1:]
+        ):
+            return compiled.forward(self, inputs, training=bool(training))
         return super().call(inputs, training=training, mask=mask)
 
-    def _is_plain(self, inputs: Tensor) -> bool:
-        """Returns whether the layers are as they were made, and float32."""
-        return tuple(inputs.shape[1:]) == self.input_shape[1:] and all(
-            layer.dtype_policy.name == "float32"
-            and layer.activation is keras.activations.relu
-            and layer.activity_regularizer is None
-            for layer in map(self.get_layer, ("c1", "c3", "c5", "f6"))
-        )
+    def _trains_compiled(self) -> bool:
+        return type(self).call is LeNet5.call and compiled.can_train(self)
 
     def make_train_function(self, force: bool = False) -> Any:
-        if not compiled.can_train(self):
+        if not self._trains_compiled():
             return super().make_train_function(force)
         if self.train_function is None or force:
             self.train_function: Any = compiled.train_function(self)
@@ -155,7 +161,7 @@ class LeNet5(keras.Model):
     @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         steps = self.steps_per_execution
-        if steps == 1 and compiled.can_train(self):
+        if steps == 1 and self._trains_compiled():
             bound = inspect.signature(super().fit).bind(*args, **kwargs)
             steps = compiled.choose_steps(**bound.arguments)
         with compiled.steps_per_execution(self, steps):

@@ -14,6 +14,11 @@ RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 BACKEND = keras.backend.backend()
 IMAGES = 300
 
+# Subjects have processes and backends of their own, so once is enough.
+pytestmark = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="runs with the default backend"
+)
+
 
 @pytest.fixture(scope="module")
 def throughput():

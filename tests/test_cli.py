@@ -11,7 +11,7 @@ import pytest
 from conftest import needs_tensorflow, run_python
 from matplotlib.image import imsave
 
-from keras_lenet import LeNet5, __version__, cli
+from keras_lenet import LeNet5, __version__, cli, recipes
 from keras_lenet.cli import main
 
 BACKEND = keras.backend.backend()
@@ -79,6 +79,22 @@ def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
     assert sorted(p.name for p in output.iterdir()) == names.split()
     for name in names.split():
         assert f"wrote {output / name}" in printed
+
+
+@needs_tensorflow
+def test_train_follows_the_fast_recipe(tmp_path, npz):
+    code = main(
+        [
+            *("train", "--dataset", str(npz), "--output", str(tmp_path)),
+            *("--recipe", "fast", "--steps", "4", "--batch-size", "10"),
+        ]
+    )
+    assert code == 0
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    expected = recipes.fast(steps=4)
+    for part in ("optimizer", "loss"):
+        config = getattr(model, part).get_config()
+        assert config.items() >= expected[part].get_config().items()
 
 
 @needs_tensorflow
