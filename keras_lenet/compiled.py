@@ -87,7 +87,7 @@ def forward(model: Any, images: Tensor, training: bool = False) -> Tensor:
         Tensor of shape `(batch, num_classes)`, as `model(images)` is.
     """
     count = images.shape[0]
-    if count is None or count <= _MOST_IMAGES:
+    if not isinstance(count, int) or count <= _MOST_IMAGES:
         return _forward(model, images)
     parts = math.ceil(count / _MOST_IMAGES)
     if not training and count % parts == 0:
@@ -195,6 +195,7 @@ def can_train(model: Any) -> bool:
         or not on_cpu()
         or not is_plain(model)
         or type(model).train_step is not keras.Model.train_step
+        or type(model).compute_metrics is not keras.Model.compute_metrics
         or keras.distribution.distribution() is not None
     ):
         return False
@@ -239,8 +240,18 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
 
     train = tf.function(train, autograph=False, jit_compile=True)
 
+    def without_optionals(batch: Any) -> Any:
+        # What a generator yields as `None` comes as an empty one.
+        return keras.tree.map_structure(
+            lambda part: (
+                None if isinstance(part, tf.experimental.Optional) else part
+            ),
+            batch,
+        )
+
     def function(iterator: Iterator[Any]) -> Any:
         logs = None
+        iterator = map(without_optionals, iterator)
         for batches, count in _stacks(model, iterator, tf.stack):
             logs = train(batches, tf.constant(count))
         if logs is None:
@@ -311,6 +322,7 @@ def choose_steps(
     callbacks: Any = None,
     validation_split: float = 0.0,
     steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
     **_: Any,
 ) -> int:
     """Returns how many steps an execution may have without being noticed.
@@ -324,13 +336,19 @@ def choose_steps(
         callbacks: List of Keras callbacks.
         validation_split: Number.
         steps_per_epoch: Integer.
+        validation_steps: Integer.
 
     Returns:
         Integer, at least 1.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return 1
-    multiples = [steps_per_epoch] if steps_per_epoch else []
+    limits = (
+        steps_per_epoch,
+        validation_steps,
+        keras.config.max_steps_per_epoch(),
+    )
+    multiples = [steps for steps in limits if steps]
     for callback in keras.tree.flatten(callbacks or []):
         if getattr(callback, "looks_only_at_freq", False):
             if callback.freq != "epoch":
@@ -366,8 +384,10 @@ def _acts_on_batches(callback: Any) -> bool:
     if getattr(callback, "save_freq", None) == "epoch":
         return False
     base = keras.callbacks.Callback
+    # `LambdaCallback` has them as attributes of the instance.
     return any(
-        getattr(type(callback), name) is not getattr(base, name)
+        getattr(getattr(callback, name), "__func__", None)
+        is not getattr(base, name)
         for name in (
             "on_batch_begin",
             "on_batch_end",
@@ -391,7 +411,8 @@ def steps_per_execution(model: Any, steps: int) -> Iterator[None]:
                 setattr(model, name, None)
         yield
     finally:
-        model.steps_per_execution = before
-        if steps != before:
+        # Unless a callback has compiled the model anew.
+        if model.steps_per_execution == steps != before:
+            model.steps_per_execution = before
             for name, function in zip(names, functions, strict=True):
                 setattr(model, name, function)

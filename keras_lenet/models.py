@@ -140,12 +140,14 @@ class LeNet5(keras.Model):
     def call(
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
+        images, *others = keras.tree.flatten(inputs)
         if (
-            compiled.is_being_compiled(inputs)
+            not others
+            and compiled.is_being_compiled(images)
             and compiled.is_plain(self)
-            and tuple(inputs.shape[1:]) == self.input_shape[1:]
+            and tuple(images.shape[1:]) == self.input_shape[1:]
         ):
-            return compiled.forward(self, inputs, training=bool(training))
+            return compiled.forward(self, images, training=bool(training))
         return super().call(inputs, training=training, mask=mask)
 
     def _trains_compiled(self) -> bool:
@@ -160,12 +162,30 @@ class LeNet5(keras.Model):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        steps = self.steps_per_execution
+        steps = self._steps_asked_for = self.steps_per_execution
         if steps == 1 and self._trains_compiled():
             bound = inspect.signature(super().fit).bind(*args, **kwargs)
             steps = compiled.choose_steps(**bound.arguments)
+        try:
+            with compiled.steps_per_execution(self, steps):
+                return super().fit(*args, **kwargs)
+        finally:
+            self._steps_asked_for = None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        # Called by a callback; by `fit` itself with an iterator of its own.
+        steps = getattr(self, "_steps_asked_for", None)
+        if steps is None or kwargs.get("_use_cached_eval_dataset"):
+            return super().evaluate(*args, **kwargs)
         with compiled.steps_per_execution(self, steps):
-            return super().fit(*args, **kwargs)
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        steps = getattr(self, "_steps_asked_for", None)
+        if steps is None:
+            return super().predict(*args, **kwargs)
+        with compiled.steps_per_execution(self, steps):
+            return super().predict(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         dtype = self.dtype_policy

@@ -203,6 +203,69 @@ def test_validation_sees_all_images_and_evaluate_still_does_after():
     assert history.history["val_loss"] == pytest.approx([loss], abs=1e-5)
 
 
+def test_evaluations_make_no_more_steps_than_they_are_told():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 48)
+    results = []
+    evaluate = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: results.append(
+            model.evaluate(images, labels, batch_size=8, steps=3, verbose=0)
+        )
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    history = model.fit(
+        images,
+        labels,
+        batch_size=8,
+        validation_data=(images, labels),
+        validation_steps=3,
+        callbacks=[evaluate],
+        verbose=0,
+    )
+    expected = model.evaluate(images[:24], labels[:24], verbose=0)
+    assert results == [pytest.approx(expected, abs=1e-5)]
+    assert history.history["val_loss"] == [pytest.approx(expected, abs=1e-5)]
+
+
+@pytest.mark.parametrize("wrap", [lambda x: {"images": x}, lambda x: [x]])
+def test_images_may_come_in_a_dict_or_list(wrap):
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 8)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    history = model.fit(wrap(images), labels, verbose=0)
+    expected = model.evaluate(images, labels, verbose=0)
+    assert history.history["loss"] == [pytest.approx(expected, abs=1e-5)]
+
+
+def test_a_generator_may_yield_no_weights():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 8)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    history = model.fit(
+        ((images, labels, None) for _ in range(2)),
+        steps_per_epoch=2,
+        shuffle=False,
+        verbose=0,
+    )
+    expected = model.evaluate(images, labels, verbose=0)
+    assert history.history["loss"] == [pytest.approx(expected, abs=1e-5)]
+
+
+def test_a_model_compiled_by_a_callback_is_evaluated_as_it_says():
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 8)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.evaluate(images, labels, verbose=0)
+    again = keras.callbacks.LambdaCallback(
+        on_train_end=lambda logs: model.compile(
+            "sgd", lambda y_true, y_pred: keras.ops.sum(y_pred, -1) * 7
+        )
+    )
+    model.fit(images, labels, callbacks=[again], verbose=0)
+    loss = model.evaluate(images, labels, verbose=0)
+    assert loss == pytest.approx(7.0, abs=1e-4)
+
+
 def test_a_train_step_of_the_users_own_is_used():
     class Mine(LeNet5):
         def train_step(self, *arguments):
@@ -234,11 +297,20 @@ def test_what_the_user_adds_to_a_layer_counts():
         ({}, 32),
         ({"steps_per_epoch": 300}, 30),
         ({"steps_per_epoch": 37}, 1),
+        ({"steps_per_epoch": 300, "validation_steps": 40}, 20),
         ({"callbacks": [keras.callbacks.History()]}, 32),
         ({"callbacks": [keras.callbacks.EarlyStopping()]}, 32),
         ({"callbacks": [keras.callbacks.ModelCheckpoint("m.keras")]}, 32),
         ({"callbacks": [keras.callbacks.TerminateOnNaN()]}, 1),
         ({"callbacks": SeesBatches()}, 1),
+        (
+            {
+                "callbacks": keras.callbacks.LambdaCallback(
+                    on_train_batch_end=lambda batch, logs: None
+                )
+            },
+            1,
+        ),
         ({"callbacks": [keras.callbacks.CallbackList()]}, 1),
         ({"callbacks": ["freq 10"], "steps_per_epoch": 15}, 5),
         ({"callbacks": ["freq 10"], "x": np.ones((400, 1))}, 1),
