@@ -575,7 +575,7 @@ def draw(environment: Record, records: Sequence[Record]) -> Any:
     """Draws the speed in training over the batch size, and the others."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     lines, bars = figure.subplots(1, 2)
     training = by_subject(records, "train")
     for name, own in training.items():
@@ -598,7 +598,13 @@ def draw(environment: Record, records: Sequence[Record]) -> Any:
         ylabel="Images a second",
     )
     if training:
-        lines.legend(fontsize="small")
+        figure.legend(
+            *lines.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=5,
+            fontsize="small",
+            title="Training",
+        )
 
     names: list[str] = []
     for row, (measure, color, hatch) in enumerate(
