@@ -598,12 +598,12 @@ def draw(environment: Record, records: Sequence[Record]) -> Any:
         ylabel="Images a second",
     )
     if training:
-        figure.legend(
-            *lines.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=5,
+        # Below, where it covers no line.
+        lines.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.12),
+            ncols=3,
             fontsize="small",
-            title="Training",
         )
 
     names: list[str] = []
