@@ -1,5 +1,6 @@
 """LeNet-5."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -74,6 +75,9 @@ class LeNet5(keras.Model):
     >>> model.get_layer("c3").output.shape
     (None, 10, 10, 16)
     """
+
+    # What the user compiled with, while `fit` runs.
+    _steps_asked_for: int | None = None
 
     def __init__(
         self,
@@ -173,19 +177,20 @@ class LeNet5(keras.Model):
             self._steps_asked_for = None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        # Called by a callback; by `fit` itself with an iterator of its own.
-        steps = getattr(self, "_steps_asked_for", None)
-        if steps is None or kwargs.get("_use_cached_eval_dataset"):
+        if kwargs.get("_use_cached_eval_dataset"):
+            # Called by `fit`, with an iterator made for its steps.
             return super().evaluate(*args, **kwargs)
-        with compiled.steps_per_execution(self, steps):
+        with self._in_steps_asked_for():
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        steps = getattr(self, "_steps_asked_for", None)
-        if steps is None:
+        with self._in_steps_asked_for():
             return super().predict(*args, **kwargs)
-        with compiled.steps_per_execution(self, steps):
-            return super().predict(*args, **kwargs)
+
+    def _in_steps_asked_for(self) -> contextlib.AbstractContextManager[None]:
+        # A callback may call while `fit` makes more.
+        steps = self._steps_asked_for or self.steps_per_execution
+        return compiled.steps_per_execution(self, steps)
 
     def get_config(self) -> dict[str, Any]:
         dtype = self.dtype_policy
