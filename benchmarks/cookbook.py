@@ -20,6 +20,8 @@ import sys
 import time
 from typing import Any
 
+from subjects import plain_layers
+
 STEPS, BATCH_SIZE, EVAL_EVERY, EVAL_SIZE = 300, 100, 5, 500
 SUBJECTS = {
     "the recipe's loop, tensorflow": "tensorflow",
@@ -128,19 +130,8 @@ def work(name: str, data: str) -> float:
         assert len(held_out.history["step"]) == STEPS // EVAL_EVERY
         return time.perf_counter() - start
 
-    layers = keras.layers
     model = keras.Sequential(
-        [
-            keras.Input((32, 32, 1)),
-            layers.Conv2D(6, 5, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(16, 5, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(120, activation="relu"),
-            layers.Dense(84, activation="relu"),
-            layers.Dense(10, activation="softmax"),
-        ]
+        [keras.Input((32, 32, 1)), *plain_layers(padding="valid")]
     )
     model.compile(**options)
     border = ((0, 0), (2, 2), (2, 2), (0, 0))

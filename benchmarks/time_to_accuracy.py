@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from subjects import plain_layers
+
 THRESHOLD = 0.99
 # Name: backend, batch size, epochs.
 SUBJECTS = {
@@ -175,19 +177,11 @@ class Training:
             steps = self.epochs * -(-len(self.x_train) // self.batch_size)
             model.compile(**recipes.fast(steps))
             return model
-        layers = keras.layers
         model = keras.Sequential(
             [
                 keras.Input((28, 28, 1)),
-                layers.Rescaling(1 / 255),
-                layers.Conv2D(6, 5, padding="same", activation="relu"),
-                layers.MaxPooling2D(),
-                layers.Conv2D(16, 5, activation="relu"),
-                layers.MaxPooling2D(),
-                layers.Flatten(),
-                layers.Dense(120, activation="relu"),
-                layers.Dense(84, activation="relu"),
-                layers.Dense(10, activation="softmax"),
+                keras.layers.Rescaling(1 / 255),
+                *plain_layers(padding="same"),
             ]
         )
         model.compile(

@@ -23,9 +23,9 @@ Tensor = Any
 
 # More steps in one execution, or more data, gain nothing that was measured.
 _MOST_STEPS = 32
-_MOST_NUMBERS = 2**23
+_MOST_NUMBERS = 2**25
 # Of more images, what has to be remembered does not fit into the caches.
-_MOST_IMAGES = 128
+_MOST_IMAGES = 256
 # TensorFlow has no public way to ask whether a function is traced for XLA.
 _traced_for_xla: ContextVar[bool] = ContextVar("traced_for_xla", default=False)
 
@@ -277,6 +277,8 @@ def _jax_train_function(model: Any) -> Callable[..., Any]:
     def function(state: Any, iterator: Iterator[Any]) -> Any:
         logs = None
         for batches, count in _stacks(model, iterator, np.stack):
+            # Executions that wait have their memory already.
+            jax.tree.map(lambda part: part.block_until_ready(), state)
             logs, state = train(state, batches, count)
         if logs is None:
             raise StopIteration
@@ -300,7 +302,9 @@ def _stacks(
     for _, same in itertools.groupby(batches, _shapes):
         for first in same:
             size = sum(math.prod(shape) for shape in _shapes(first))
-            most = max(1, min(steps, _MOST_NUMBERS // max(size, 1)))
+            # Of one batch XLA would make another program, whose rounding
+            # differs.
+            most = max(1, min(max(steps, 2), _MOST_NUMBERS // max(size, 1)))
             group = [first, *itertools.islice(same, most - 1)]  # noqa: B031
             # Always as many, or XLA would compile again.
             filled = [*group, *[first] * (most - len(group))]

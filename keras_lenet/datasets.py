@@ -249,25 +249,48 @@ def image_dataset_from_array(
             f"Received: seed={seed!r}"
         )
     try:
-        import tensorflow as tf
+        import tensorflow  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "`image_dataset_from_array` makes a `tf.data.Dataset`, which needs "
             "TensorFlow: `pip install tensorflow`. Without it, pass the "
             "arrays themselves to `fit`."
         ) from error
+    return dataset_from_arrays(
+        (images, labels), batch_size, seed if shuffle else None, drop_remainder
+    )
 
+
+def dataset_from_arrays(
+    arrays: tuple[Array, ...],
+    batch_size: int,
+    seed: int | None,
+    drop_remainder: bool = False,
+) -> "tf.data.Dataset":
+    """Makes a dataset of batches of what is in the arrays, as they are.
+
+    Args:
+        arrays: Tuple of arrays of the same length.
+        batch_size: Integer.
+        seed: Integer, which decides the orders. `None` keeps the arrays'.
+        drop_remainder: Boolean. Whether to leave out what does not fill a
+            batch.
+
+    Returns:
+        A `tf.data.Dataset` of tuples of batches.
+    """
+    import tensorflow as tf
+
+    count = len(arrays[0])
     passes = itertools.count()
 
     def order() -> Array:
-        if not shuffle:
+        if seed is None:
             return np.arange(count)
         return _permutation(count, seed, next(passes))
 
-    # Which images are left out differs from pass to pass.
+    # What is left out differs from pass to pass.
     kept = count - count % batch_size if drop_remainder else count
-    with tf.device("CPU"):
-        all_images, all_labels = tf.constant(images), tf.constant(labels)
 
     def one_pass(_: Any) -> "tf.data.Dataset":
         indices = tf.ensure_shape(
@@ -276,10 +299,18 @@ def image_dataset_from_array(
         starts = tf.data.Dataset.range(0, kept, batch_size)
         return starts.map(lambda start: indices[start : start + batch_size])
 
-    def gather(indices: Any) -> tuple[Any, Any]:
-        if drop_remainder:
-            indices = tf.ensure_shape(indices, [batch_size])
-        return tf.gather(all_images, indices), tf.gather(all_labels, indices)
+    def gather(indices: Any) -> tuple[Any, ...]:
+        # By NumPy: as tensors there would be all of the data twice.
+        batch = tf.numpy_function(
+            lambda indices: [array[indices] for array in arrays],
+            [indices],
+            [array.dtype for array in arrays],
+        )
+        size = batch_size if drop_remainder else None
+        return tuple(
+            tf.ensure_shape(part, [size, *array.shape[1:]])
+            for part, array in zip(batch, arrays, strict=True)
+        )
 
     # While tf.data tunes itself, the end of a pass can wait for the tuner to
     # wake up, which it does after 0.01 s, then 0.02, 0.04, ... Measured: epochs

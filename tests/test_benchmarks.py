@@ -2,14 +2,14 @@ import contextlib
 import importlib.util
 import json
 import re
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import throughput
 from conftest import HAS_TENSORFLOW, run_python
+from subjects import CHECKED_PASSES, SUBJECTS
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
 RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 BACKEND = keras.backend.backend()
 IMAGES = 300
@@ -21,15 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def throughput():
-    spec = importlib.util.spec_from_file_location("throughput", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def subjects(throughput):
+def subjects():
     """Keras on the backend of the tests, and the loops that can run."""
     names = [f"fit {BACKEND}", f"sequential {BACKEND}", f"bare {BACKEND}"]
     if importlib.util.find_spec("torch"):
@@ -38,7 +30,7 @@ def subjects(throughput):
         names += ["jax loop"]
     if HAS_TENSORFLOW:
         names += ["tensorflow loop"]
-    return [name for name in names if name in throughput.SUBJECTS]
+    return [name for name in names if name in SUBJECTS]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +39,7 @@ def tiny_run(subjects, tmp_path_factory):
     output = tmp_path_factory.mktemp("benchmarks") / "results.jsonl"
     printed = run_python(
         RUN,
-        str(SCRIPT),
+        throughput.__file__,
         *("--subjects", *subjects),
         *("--measures", "train", "predict"),
         *("--batch-sizes", "100"),
@@ -86,11 +78,10 @@ def test_all_subjects_have_the_same_weights_and_start_alike(tiny_run, subjects):
     np.testing.assert_allclose(losses, losses[0], atol=1e-4)
 
 
-def test_all_subjects_do_the_same_training(tiny_run, throughput):
+def test_all_subjects_do_the_same_training(tiny_run):
     _, records = tiny_run
     trained = [record for record in records if record["measure"] == "train"]
-    passes = throughput.CHECKED_PASSES
-    assert {record["images"] for record in trained} == {passes * IMAGES}
+    assert {record["images"] for record in trained} == {CHECKED_PASSES * IMAGES}
     throughput.check(trained)
     started = next(r["loss"] for r in records if r["measure"] == "predict")
     assert all(record["loss"] < started for record in trained)
@@ -109,7 +100,7 @@ def test_the_lines_say_where_they_were_measured(tiny_run, subjects):
 
 
 def test_a_peer_that_is_not_installed_is_left_out_and_named(
-    throughput, tmp_path, monkeypatch, capfd
+    tmp_path, monkeypatch, capfd
 ):
     (tmp_path / "torch.py").write_text("raise ImportError('no such thing')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -121,7 +112,7 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(
     assert "left out: pytorch eager (no such thing)" in capfd.readouterr().err
 
 
-def test_a_subject_that_fails_is_named_with_its_error(throughput, tmp_path):
+def test_a_subject_that_fails_is_named_with_its_error(tmp_path):
     worker = throughput.Worker("jax loop", tmp_path / "missing.npz")
     with (
         contextlib.closing(worker),
@@ -141,16 +132,14 @@ def test_a_subject_that_fails_is_named_with_its_error(throughput, tmp_path):
         ({"loss": float("nan")}, "loss .* 0.5. Received: odd nan"),
     ],
 )
-def test_a_subject_that_does_other_work_is_an_error(
-    throughput, difference, message
-):
+def test_a_subject_that_does_other_work_is_an_error(difference, message):
     others = [make_record("fit jax"), make_record("fit torch")]
     throughput.check([make_record("odd", loss=0.66), *others])
     with pytest.raises(ValueError, match=message):
         throughput.check([make_record("odd", **difference), *others])
 
 
-def test_untrained_losses_must_agree_closely(throughput):
+def test_untrained_losses_must_agree_closely():
     common = {"measure": "predict"}
     others = [make_record("fit jax", **common), make_record(**common)]
     throughput.check([make_record("odd", loss=0.504, **common), *others])
@@ -158,7 +147,7 @@ def test_untrained_losses_must_agree_closely(throughput):
         throughput.check([make_record("odd", loss=0.506, **common), *others])
 
 
-def test_the_table_has_ratios_to_the_fastest_loop_in_pytorch(throughput):
+def test_the_table_has_ratios_to_the_fastest_loop_in_pytorch():
     table = throughput.make_table(
         [
             # Twice as fast in every round, whatever the machine did.
@@ -174,7 +163,7 @@ def test_the_table_has_ratios_to_the_fastest_loop_in_pytorch(throughput):
     assert "| 200 | 150 to 250 |" in row
 
 
-def test_the_table_says_how_near_fit_comes_to_its_step(throughput):
+def test_the_table_says_how_near_fit_comes_to_its_step():
     records = [
         make_record("fit jax", (90, 180)),
         make_record("bare jax", (100, 200)),
@@ -183,7 +172,7 @@ def test_the_table_says_how_near_fit_comes_to_its_step(throughput):
     assert "fit jax ÷ bare jax: 0.90 (0.90 to 0.90)" in table
 
 
-def test_latencies_are_medians_over_the_rounds(throughput):
+def test_latencies_are_medians_over_the_rounds():
     record = make_record(
         measure="latency", microseconds=[[1, 4, 9], [2, 5, 10], [3, 6, 50]]
     )
@@ -191,16 +180,14 @@ def test_latencies_are_medians_over_the_rounds(throughput):
     assert "| pytorch eager | 2 | 5 | 10 | 1.00" in table
 
 
-def test_the_roofline_is_what_the_machine_multiplies(throughput):
+def test_the_roofline_is_what_the_machine_multiplies():
     # 100,000 images of 2.26 million operations are 226 thousand million.
     train = throughput.roofline_fraction("train", 1e5, 452.0)
     predict = throughput.roofline_fraction("predict", 1e5, 833.0)
     assert (train, predict) == pytest.approx((0.5, 0.1))
 
 
-def test_images_are_real_and_repeated_where_there_are_too_few(
-    throughput, digits
-):
+def test_images_are_real_and_repeated_where_there_are_too_few(digits):
     (images, labels), _ = digits
     data = throughput.load_images("digits", len(images) + 2)
     np.testing.assert_array_equal(data["images"][-2:], images[:2])
@@ -209,10 +196,10 @@ def test_images_are_real_and_repeated_where_there_are_too_few(
     assert data["images"].any(axis=(1, 2, 3)).all()
 
 
-def test_the_picture_shows_every_subject(throughput, tmp_path):
+def test_the_picture_shows_every_subject(tmp_path):
     records = [
         make_record(name, measure=measure, batch_size=batch_size)
-        for name in throughput.SUBJECTS
+        for name in SUBJECTS
         for measure, batch_size in (
             ("train", 32),
             ("train", 125),
@@ -223,7 +210,7 @@ def test_the_picture_shows_every_subject(throughput, tmp_path):
     figure = throughput.draw(environment, records)
     lines, bars = figure.axes
     names = [text.get_text() for text in lines.get_legend().get_texts()]
-    assert names == list(throughput.SUBJECTS)
+    assert names == list(SUBJECTS)
     assert [t.get_text() for t in bars.get_yticklabels()] == names
     figure.savefig(tmp_path / "picture.png")
 
@@ -238,14 +225,14 @@ def test_the_picture_shows_every_subject(throughput, tmp_path):
         (["--data", "missing"], "--data: .* no such path exists"),
     ],
 )
-def test_bad_arguments_are_refused(throughput, capsys, arguments, message):
+def test_bad_arguments_are_refused(capsys, arguments, message):
     assert throughput.parse_arguments(["--images", "125", "--quick"])
     with pytest.raises(SystemExit):
         throughput.parse_arguments(arguments)
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_quick_gives_way_to_what_is_asked_for(throughput):
+def test_quick_gives_way_to_what_is_asked_for():
     options = throughput.parse_arguments(["--quick", "--images", "250"])
     assert (options.images, options.repetitions) == (250, 3)
     assert options.subjects == throughput.QUICK["subjects"]
