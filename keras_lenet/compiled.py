@@ -23,7 +23,7 @@ Tensor = Any
 
 # More steps in one execution, or more data, gain nothing that was measured.
 _MOST_STEPS = 32
-_MOST_NUMBERS = 2**25
+_MOST_BYTES = 2**25
 # Of more images, what has to be remembered does not fit into the caches.
 _MOST_IMAGES = 256
 # TensorFlow has no public way to ask whether a function is traced for XLA.
@@ -253,12 +253,29 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
         logs = None
         iterator = map(without_optionals, iterator)
         for batches, count in _stacks(model, iterator, tf.stack):
+            if not model.optimizer.built:
+                _make_variables(model, _batch(batches, 0))
             logs = train(batches, tf.constant(count))
         if logs is None:
             raise StopIteration
         return logs
 
     return function
+
+
+def _make_variables(model: Any, batch: Any) -> None:
+    """Makes what would otherwise be made while TensorFlow traces a step.
+
+    It would have to trace the step a second time then.
+    """
+    model.optimizer.build(model.trainable_variables)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    before = [variable.numpy() for variable in model.metrics_variables]
+    outputs = model(x, training=False)
+    model.compute_metrics(x, y, outputs, sample_weight)
+    model.reset_metrics()
+    for variable, value in zip(model.metrics_variables, before, strict=False):
+        variable.assign(value)
 
 
 def _jax_train_function(model: Any) -> Callable[..., Any]:
@@ -301,10 +318,10 @@ def _stacks(
     batches = itertools.islice(iterator, steps)
     for _, same in itertools.groupby(batches, _shapes):
         for first in same:
-            size = sum(math.prod(shape) for shape in _shapes(first))
             # Of one batch XLA would make another program, whose rounding
             # differs.
-            most = max(1, min(max(steps, 2), _MOST_NUMBERS // max(size, 1)))
+            fit = _MOST_BYTES // max(_count_bytes(first), 1)
+            most = max(1, min(max(steps, 2), fit))
             group = [first, *itertools.islice(same, most - 1)]  # noqa: B031
             # Always as many, or XLA would compile again.
             filled = [*group, *[first] * (most - len(group))]
@@ -318,6 +335,15 @@ def _stacks(
 def _shapes(batch: Any) -> list[tuple[int, ...]]:
     parts = keras.tree.flatten(batch)
     return [tuple(part.shape) for part in parts if part is not None]
+
+
+def _count_bytes(batch: Any) -> int:
+    return sum(
+        math.prod(part.shape)
+        * (getattr(part.dtype, "itemsize", 0) or part.dtype.size)
+        for part in keras.tree.flatten(batch)
+        if part is not None
+    )
 
 
 def choose_steps(

@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ CONFIGURATIONS = [
 
 @pytest.mark.parametrize("arguments", CONFIGURATIONS)
 @pytest.mark.parametrize(
-    ("count", "training"), [(1, True), (130, True), (131, False), (258, False)]
+    ("count", "training"), [(1, True), (258, True), (257, False), (258, False)]
 )
 def test_forward_is_what_keras_layers_calculate(arguments, count, training):
     model = LeNet5(**arguments)
@@ -138,6 +140,30 @@ def test_weights_do_not_depend_on_how_many_steps_an_execution_has():
     for loss, weights in results[1:]:
         assert loss == results[0][0]
         assert_close(weights, results[0][1], 0)
+
+
+def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
+    batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
+    model = types.SimpleNamespace(steps_per_execution=1)
+    (((images, labels), count),) = compiled._stacks(
+        model, iter(batches), np.stack
+    )
+    assert count == 1
+    np.testing.assert_array_equal(images[0], batches[0][0])
+    assert len(images) == len(labels) == 2
+
+
+def test_a_stack_has_no_more_than_fits(monkeypatch):
+    monkeypatch.setattr(compiled, "_MOST_BYTES", 100)
+    model = types.SimpleNamespace(steps_per_execution=9)
+    batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
+    # Of 9 bytes there are 11.
+    ((_, count),) = compiled._stacks(model, iter(batches), np.stack)
+    assert count == 5
+    batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
+    # Of 36 there are 2.
+    counts = [c for _, c in compiled._stacks(model, iter(batches), np.stack)]
+    assert counts == [2, 2, 1]
 
 
 @pytest.mark.parametrize("steps", [1] if BACKEND == "torch" else [1, 4])

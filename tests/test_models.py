@@ -1,9 +1,15 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 from conftest import run_python
 
 from keras_lenet import LeNet5
+
+needs_tensorflow_backend = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="about tf.data in Keras"
+)
 
 
 def sequential_lenet5():
@@ -211,6 +217,133 @@ def test_lenet5_rejects(arguments, message):
 def test_lenet5_takes_the_neighbours_of_what_it_rejects():
     assert LeNet5(1, (32, 1, 5)).output_shape == (None, 1)
     assert LeNet5(np.int64(7)).output_shape == (None, 7)
+
+
+@pytest.fixture
+def data(generator):
+    images = generator.integers(0, 256, (50, 28, 28, 1)).astype("uint8")
+    return images, generator.integers(0, 10, 50), generator.random(50)
+
+
+@pytest.fixture
+def given_to_keras(monkeypatch):
+    """What `LeNet5` passes on to the methods of its base class."""
+    given = []
+    for name in ("fit", "evaluate", "predict"):
+
+        @functools.wraps(getattr(keras.Model, name))
+        def method(self, *args, **kwargs):
+            given.append(kwargs)
+
+        monkeypatch.setattr(keras.Model, name, method)
+    return given
+
+
+def compiled_model():
+    model = LeNet5()
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
+
+
+@needs_tensorflow_backend
+def test_tf_data_does_not_tune_what_arrays_become(data, given_to_keras):
+    model = compiled_model()
+    x, y, sample_weight = data
+    model.fit(
+        x, y, 16, sample_weight=sample_weight, validation_data=data, verbose=0
+    )
+    model.evaluate(x, y, verbose=0)
+    model.predict(x, batch_size=7, verbose=0)
+    fit, evaluate, predict = given_to_keras
+    datasets = [fit["x"], fit["validation_data"], evaluate["x"], predict["x"]]
+    assert [int(d.cardinality()) for d in datasets] == [4, 4, 2, 8]
+    assert not any(d.options().autotune.enabled for d in datasets)
+
+
+@needs_tensorflow_backend
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"class_weight": {0: 2.0}},
+        {"steps_per_epoch": 2},
+        {"validation_split": 0.5},
+        {"shuffle": "batch"},
+    ],
+)
+def test_arrays_that_keras_cuts_up_otherwise_are_left_to_it(
+    data, given_to_keras, arguments
+):
+    x, y, _ = data
+    compiled_model().fit(x, y, 20, **arguments, verbose=0)
+    assert given_to_keras[0]["x"] is x
+
+
+def test_arrays_are_evaluated_and_predicted_as_keras_does(data):
+    model = compiled_model()
+    x, y, sample_weight = data
+    arguments = {"batch_size": 16, "verbose": 0}
+    weighted = {"sample_weight": sample_weight, **arguments}
+    assert model.evaluate(x, y, **weighted) == pytest.approx(
+        keras.Model.evaluate(model, x, y, **weighted), rel=1e-6
+    )
+    np.testing.assert_array_equal(
+        model.predict(x, **arguments),
+        keras.Model.predict(model, x, **arguments),
+    )
+
+
+def test_arrays_are_trained_on_as_keras_does(data):
+    x, y, sample_weight = data
+    first = LeNet5().get_weights()
+    results = []
+    for fit in (LeNet5.fit, keras.Model.fit):
+        model = compiled_model()
+        model.set_weights(first)
+        history = fit(
+            model,
+            # Keras makes float32 of all floats.
+            x.astype("float64"),
+            y,
+            25,
+            epochs=2,
+            shuffle=False,
+            sample_weight=sample_weight,
+            validation_data=(x[:20], y[:20]),
+            validation_batch_size=7,
+            verbose=0,
+        )
+        results.append((history.history, model.get_weights()))
+    (ours, our_weights), (keras_own, keras_weights) = results
+    assert ours.keys() == keras_own.keys()
+    for name, values in ours.items():
+        assert values == pytest.approx(keras_own[name], rel=1e-5), name
+    for weight, other in zip(our_weights, keras_weights, strict=True):
+        np.testing.assert_allclose(weight, other, atol=1e-6)
+
+
+@needs_tensorflow_backend
+def test_arrays_are_shuffled_anew_for_each_epoch_as_the_seed_says(
+    data, given_to_keras
+):
+    x, y, _ = data
+
+    def orders(seed):
+        keras.utils.set_random_seed(seed)
+        compiled_model().fit(x, y, 8, verbose=0)
+        dataset = given_to_keras[-1]["x"]
+        return [
+            np.concatenate([images.numpy() for images, _ in dataset])
+            for _ in range(2)
+        ]
+
+    first, second = orders(98)
+    for order in (first, second):
+        assert sorted(order.sum((1, 2, 3))) == sorted(x.sum((1, 2, 3)))
+    assert (first != second).any()
+    np.testing.assert_array_equal(first, orders(98)[0])
+    assert (first != orders(99)[0]).any()
 
 
 @pytest.mark.parametrize("first", ["keras", "keras_lenet.models"])
