@@ -259,7 +259,10 @@ def test_tf_data_does_not_tune_what_arrays_become(data, given_to_keras):
     fit, evaluate, predict = given_to_keras
     datasets = [fit["x"], fit["validation_data"], evaluate["x"], predict["x"]]
     assert [int(d.cardinality()) for d in datasets] == [4, 4, 2, 8]
-    assert not any(d.options().autotune.enabled for d in datasets)
+    assert [d.options().autotune.enabled for d in datasets] == 4 * [False]
+    # As Keras does, float32 is made of all floats.
+    dtypes = [part.dtype.name for part in fit["x"].element_spec]
+    assert dtypes == ["uint8", "int64", "float32"]
 
 
 @needs_tensorflow_backend
