@@ -21,6 +21,7 @@ MEASURES = ("train", "evaluate", "predict", "latency")
 LEAST_SECONDS = 0.2
 CHECKED_PASSES = 3
 CHECKED_ANSWERS = 100
+EVALUATED_IMAGES = 10_000
 
 Array = np.ndarray[Any, Any]
 Record = dict[str, Any]
@@ -94,7 +95,8 @@ def prepare(
     subject: "Subject", measure: str, batch_size: int
 ) -> tuple[Record, Callable[[], Record]]:
     """Compiles, and returns what to check and what to time."""
-    count = whole_batches(subject.images, batch_size)
+    data = subject.data if measure == "train" else subject.evaluated
+    count = len(data(batch_size)[1])
     start = time.perf_counter()
     function = getattr(subject, measure)(batch_size)
     result = (
@@ -217,22 +219,27 @@ class Subject:
         order = self.generator.permutation(count).astype("int32")
         return order.reshape(-1, batch_size)
 
-    def data(self, batch_size: int) -> tuple[Array, Array]:
-        count = whole_batches(self.images, batch_size)
+    def data(
+        self, batch_size: int, most: int | None = None
+    ) -> tuple[Array, Array]:
+        count = whole_batches(self.images[:most], batch_size)
         return self.images[:count], self.labels[:count]
+
+    def evaluated(self, batch_size: int) -> tuple[Array, Array]:
+        return self.data(batch_size, EVALUATED_IMAGES)
 
     def answer(self) -> Callable[[Array], Array]:
         raise NotImplementedError
 
     def predict(self, batch_size: int) -> Callable[[], Array]:
         answer = self.answer()
-        images, _ = self.data(batch_size)
+        images, _ = self.evaluated(batch_size)
         batches = images.reshape(-1, batch_size, *images.shape[1:])
         return lambda: np.concatenate([answer(batch) for batch in batches])
 
     def evaluate(self, batch_size: int) -> Callable[[], float]:
         predict = self.predict(batch_size)
-        _, labels = self.data(batch_size)
+        _, labels = self.evaluated(batch_size)
         return lambda: cross_entropy(predict(), labels)
 
     def latency(self, _: int) -> Callable[[Array], Array]:
@@ -313,14 +320,14 @@ class Keras(Subject):
 
     def evaluate(self, batch_size: int) -> Callable[[], float]:
         model = self.build()
-        images, labels = self.data(batch_size)
+        images, labels = self.evaluated(batch_size)
         return lambda: model.evaluate(
             images, labels, batch_size=batch_size, verbose=0
         )[0]
 
     def predict(self, batch_size: int) -> Callable[[], Array]:
         model = self.build()
-        images, _ = self.data(batch_size)
+        images, _ = self.evaluated(batch_size)
         return lambda: model.predict(images, batch_size=batch_size, verbose=0)
 
     def answer(self) -> Callable[[Array], Array]:

@@ -58,7 +58,7 @@ EVALUATION_BATCH_SIZE = 1000
 
 FULL = {
     "batch_sizes": (32, 125, 250, 1000),
-    "images": 10_000,
+    "images": 20_000,
     "repetitions": 5,
 }
 QUICK = {
