@@ -294,7 +294,7 @@ def _jax_train_function(model: Any) -> Callable[..., Any]:
     def function(state: Any, iterator: Iterator[Any]) -> Any:
         logs = None
         for batches, count in _stacks(model, iterator, np.stack):
-            # Executions that wait have their memory already.
+            # Or it would get its memory now and its turn later.
             jax.tree.map(lambda part: part.block_until_ready(), state)
             logs, state = train(state, batches, count)
         if logs is None:

@@ -34,7 +34,9 @@ class LeNet5(keras.Model):
     do what Keras' layers and `fit` do; a `train_step` of your own,
     `run_eagerly=True`, other data types than float32 and anything added to
     the layers are honoured by leaving it all to Keras. Compile with
-    `steps_per_execution` to choose the number of steps yourself.
+    `steps_per_execution` to choose the number of steps yourself. On
+    TensorFlow, NumPy arrays become datasets that `tf.data` does not tune, for
+    whose tuner the end of every pass would wait.
 
     Args:
         num_classes: Integer. How many classes to tell apart. Defaults to
@@ -171,7 +173,7 @@ class LeNet5(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         arguments = _bind(super().fit, args, kwargs)
         if self._may_replace_arrays():
-            arguments = _with_datasets(arguments)
+            arguments = _replace_arrays_of_fit(arguments)
         steps = self._steps_asked_for = self.steps_per_execution
         if steps == 1 and self._trains_compiled():
             steps = compiled.choose_steps(**arguments)
@@ -187,14 +189,14 @@ class LeNet5(keras.Model):
             return super().evaluate(*args, **kwargs)
         arguments = _bind(super().evaluate, args, kwargs)
         if self._may_replace_arrays():
-            arguments = _with_dataset(arguments)
+            arguments = _replace_arrays(arguments)
         with self._in_steps_asked_for():
             return super().evaluate(**arguments)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         arguments = _bind(super().predict, args, kwargs)
         if self._may_replace_arrays():
-            arguments = _with_dataset(arguments)
+            arguments = _replace_arrays(arguments)
         with self._in_steps_asked_for():
             return super().predict(**arguments)
 
@@ -256,11 +258,11 @@ def _bind(
     return {**arguments, **arguments.pop("kwargs", {})}
 
 
-def _with_datasets(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Replaces arrays in the arguments of `fit`, as `_with_dataset`."""
+def _replace_arrays_of_fit(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Does what `_replace_arrays` does, and for validation too."""
     if arguments.get("validation_split"):
         return arguments
-    replaced = _with_dataset(arguments, arguments.get("shuffle", True))
+    replaced = _replace_arrays(arguments, arguments.get("shuffle", True))
     if replaced is not arguments:
         # Or Keras warns.
         replaced["shuffle"] = False
@@ -271,17 +273,17 @@ def _with_datasets(arguments: dict[str, Any]) -> dict[str, Any]:
         )
         data = keras.utils.unpack_x_y_sample_weight(validation)
         given = {**dict(zip(_DATA, data, strict=True)), "batch_size": size}
-        dataset = _with_dataset(given)
+        dataset = _replace_arrays(given)
         replaced = {**replaced, "validation_batch_size": size}
         if dataset is not given:
             replaced["validation_data"] = dataset["x"]
     return replaced
 
 
-def _with_dataset(
+def _replace_arrays(
     arguments: dict[str, Any], shuffle: Any = False
 ) -> dict[str, Any]:
-    """Replaces arrays by a dataset that tf.data does not tune.
+    """Replaces arrays in arguments by a dataset that tf.data does not tune.
 
     It tunes those that Keras makes of arrays, and the end of a pass waits for
     the tuner: epochs of 0.8 seconds lasted 1.3, and those of 3 lasted 5.
