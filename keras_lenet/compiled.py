@@ -379,17 +379,19 @@ def choose_steps(
         keras.config.max_steps_per_epoch(),
     )
     multiples = [steps for steps in limits if steps]
+    in_epoch = steps_per_epoch or _num_batches(
+        x, batch_size or 32, validation_split
+    )
     for callback in keras.tree.flatten(callbacks or []):
         if getattr(callback, "looks_only_at_freq", False):
             if callback.freq != "epoch":
-                steps = steps_per_epoch or _num_batches(
-                    x, batch_size or 32, validation_split
-                )
-                multiples += [callback.freq, steps or 1]
+                multiples += [callback.freq, in_epoch or 1]
         elif _acts_on_batches(callback):
             return 1
     if not multiples:
-        return _MOST_STEPS
+        # Evenly, because all executions of an epoch take as much memory.
+        executions = math.ceil((in_epoch or _MOST_STEPS) / _MOST_STEPS)
+        return math.ceil((in_epoch or _MOST_STEPS) / executions)
     common = math.gcd(*multiples)
     return max(
         steps for steps in range(1, _MOST_STEPS + 1) if common % steps == 0

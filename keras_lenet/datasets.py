@@ -292,6 +292,8 @@ def dataset_from_arrays(
     # What is left out differs from pass to pass.
     kept = count - count % batch_size if drop_remainder else count
 
+    # Not even to look for Python to convert, which takes longer than to trace.
+    @tf.autograph.experimental.do_not_convert
     def one_pass(_: Any) -> "tf.data.Dataset":
         indices = tf.ensure_shape(
             tf.numpy_function(order, [], tf.int64), [count]
@@ -299,6 +301,7 @@ def dataset_from_arrays(
         starts = tf.data.Dataset.range(0, kept, batch_size)
         return starts.map(lambda start: indices[start : start + batch_size])
 
+    @tf.autograph.experimental.do_not_convert
     def gather(indices: Any) -> tuple[Any, ...]:
         # By NumPy: as tensors there would be all of the data twice.
         batch = tf.numpy_function(
@@ -317,6 +320,8 @@ def dataset_from_arrays(
     # of 0.8 s lasted 1.28. There is nothing to tune here.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Which takes 10 ms for every pass.
+    options.experimental_optimization.apply_default_optimizations = False
     num_batches = math.ceil(kept / batch_size)
     return (
         tf.data.Dataset.range(1)

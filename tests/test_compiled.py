@@ -322,6 +322,9 @@ def test_what_the_user_adds_to_a_layer_counts():
     ("arguments", "expected"),
     [
         ({}, 32),
+        ({"x": np.ones((640, 1)), "batch_size": 10}, 32),
+        ({"x": np.ones((650, 1)), "batch_size": 10}, 22),
+        ({"x": np.ones((640, 1))}, 20),
         ({"steps_per_epoch": 300}, 30),
         ({"steps_per_epoch": 37}, 1),
         ({"steps_per_epoch": 300, "validation_steps": 40}, 20),
