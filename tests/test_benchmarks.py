@@ -10,7 +10,13 @@ import throughput
 from conftest import HAS_TENSORFLOW, run_python
 from subjects import CHECKED_PASSES, SUBJECTS
 
-RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+RUN = """
+import os, runpy, sys
+
+path = sys.argv.pop(1)
+sys.path.insert(0, os.path.dirname(path))
+runpy.run_path(path, run_name="__main__")
+"""
 BACKEND = keras.backend.backend()
 IMAGES = 300
 
