@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_lenet import datasets, plots, recipes
     from keras_lenet.callbacks import HeldOutEvaluation, SamplePredictions
+    from keras_lenet.checkpoints import ResumableTraining
     from keras_lenet.layers import PadTo32
     from keras_lenet.models import LeNet5
 
@@ -16,6 +17,7 @@ __all__ = [
     "HeldOutEvaluation",
     "LeNet5",
     "PadTo32",
+    "ResumableTraining",
     "SamplePredictions",
     "datasets",
     "plots",
@@ -26,6 +28,7 @@ _MODULES = {
     "HeldOutEvaluation": "callbacks",
     "LeNet5": "models",
     "PadTo32": "layers",
+    "ResumableTraining": "checkpoints",
     "SamplePredictions": "callbacks",
 }
 

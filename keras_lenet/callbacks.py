@@ -3,13 +3,16 @@
 import contextlib
 import csv
 import itertools
+import logging
+import math
 import os
 import random
 import sys
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -19,11 +22,13 @@ from keras_lenet import plots
 from keras_lenet.datasets import check_images_and_labels
 from keras_lenet.files import replacing
 
+_numbers = itertools.count()
+
 Array = npt.NDArray[Any]
 Logs = dict[str, Any]
 
 
-class _PeriodicCallback(keras.callbacks.Callback):
+class PeriodicCallback(keras.callbacks.Callback):
     """Calls `look` every `freq` training steps or at the end of every epoch.
 
     A due step is noticed before the step that follows it, with integer
@@ -38,8 +43,13 @@ class _PeriodicCallback(keras.callbacks.Callback):
     async_safe = True
     # So several steps may be made in one execution, if they divide `freq`.
     looks_only_at_freq = True
+    # All there are, by the order in which they were made. Among them
+    # `ResumableTraining` finds those of its `fit`.
+    instances: ClassVar[weakref.WeakValueDictionary[int, Any]] = (
+        weakref.WeakValueDictionary()
+    )
 
-    def __init__(self, freq: int | str) -> None:
+    def __init__(self, freq: int | str, strict: bool = False) -> None:
         super().__init__()
         if freq != "epoch" and not _is_positive_integer(freq):
             raise ValueError(
@@ -47,6 +57,8 @@ class _PeriodicCallback(keras.callbacks.Callback):
                 f"'epoch'. Received: freq={freq!r}"
             )
         self.freq = freq if isinstance(freq, str) else int(freq)
+        self.strict = strict
+        self.instances[next(_numbers)] = self
 
     def look(self, step: int, epoch: int) -> None:
         """Looks at `self.model` after `step` steps, in epoch `epoch`."""
@@ -55,8 +67,25 @@ class _PeriodicCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._steps_before_epoch = 0
         self._updates_before = int(self.model.optimizer.iterations)
-        self._next_step = self.freq if isinstance(self.freq, int) else 0
+        self._next_step: float = math.inf
+        if isinstance(self.freq, int):
+            self._next_step = self.freq
         self._epoch = 0
+        self._warned = False
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what goes on when an interrupted training is resumed."""
+        return {
+            "steps_before_epoch": self._steps_before_epoch,
+            "updates_before": self._updates_before,
+            "next_step": self._next_step,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_state` returned, after `on_train_begin`."""
+        self._steps_before_epoch = state["steps_before_epoch"]
+        self._updates_before = state["updates_before"]
+        self._next_step = state["next_step"]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
@@ -84,19 +113,49 @@ class _PeriodicCallback(keras.callbacks.Callback):
             per_update = model.optimizer.gradient_accumulation_steps or 1
             self._steps_before_epoch = updates * per_update
         if self.freq == "epoch":
-            self.look(self._steps_before_epoch, epoch)
+            self._look(self._steps_before_epoch)
         else:
             self._look_if_due(self._steps_before_epoch)
 
     def _look_if_due(self, step: int) -> None:
         # Batches move by `steps_per_execution` and can jump over a multiple
         # of `freq`, so compare with a threshold, not a remainder.
-        if isinstance(self.freq, int) and step >= self._next_step:
-            self._next_step = (step // self.freq + 1) * self.freq
+        if step >= self._next_step:
+            self._next_step = math.inf
+            if isinstance(self.freq, int):
+                self._next_step = (step // self.freq + 1) * self.freq
+            self._look(step)
+
+    def _look(self, step: int) -> None:
+        """Looks, and does not let an error end the training."""
+        try:
             self.look(step, self._epoch)
+        except Exception as error:
+            if self.strict:
+                if _ends_data(error):
+                    # Keras would take it for the end of the epoch.
+                    raise RuntimeError(f"{self.name}: {error!r}") from error
+                raise
+            if not self._warned:
+                self._warned = True
+                # The traceback says more to those who can mend it.
+                logging.getLogger(__name__).exception(
+                    "%s failed at step %d.", self.name, step
+                )
+                warnings.warn(
+                    f"{self.name} failed at step {step}: {error!r}. Training "
+                    "goes on without it, and it is tried again when due; this "
+                    "is said only once. `strict=True` raises the error.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
 
 
-class HeldOutEvaluation(_PeriodicCallback):
+class HeldOutEvaluation(PeriodicCallback):
     """Evaluates on held-out data every few training steps, inside `fit`.
 
     To evaluate a model in the middle of an epoch by `model.evaluate` resets
@@ -139,6 +198,8 @@ class HeldOutEvaluation(_PeriodicCallback):
             replaces that of an earlier training. By default none is written.
         verbose: 0 or 1. Whether to print a line at every evaluation. Defaults
             to `0`.
+        strict: Boolean. Whether an error in an evaluation ends the training.
+            By default training goes on, with one warning.
 
     Attributes:
         history: Dict of lists with one entry for each evaluation of the last
@@ -188,8 +249,9 @@ class HeldOutEvaluation(_PeriodicCallback):
         at_end: bool = False,
         filename: str | os.PathLike[str] | None = None,
         verbose: int = 0,
+        strict: bool = False,
     ) -> None:
-        super().__init__(freq)
+        super().__init__(freq, strict)
         for name, value in (
             ("sample_size", sample_size),
             ("batch_size", batch_size),
@@ -249,7 +311,21 @@ class HeldOutEvaluation(_PeriodicCallback):
         # the last evaluation.
         self._offset: list[Array] | None = None
         if self.at_start:
-            self.look(0, 0)
+            self._next_step = 0
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            **super().get_state(),
+            "history": self.history,
+            "offset": self._offset,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.history = state["history"]
+        self._offset = state["offset"]
+        if self.filename is not None and self.history:
+            self._write(self.filename)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -259,7 +335,7 @@ class HeldOutEvaluation(_PeriodicCallback):
     def on_test_begin(self, logs: Logs | None = None) -> None:
         # The validation of `fit` is about to reset the training metrics.
         if self._in_epoch:
-            self._epoch_state = _values(self.model.metrics_variables)
+            self._epoch_state = values_of(self.model.metrics_variables)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         before = self._steps_before_epoch
@@ -274,7 +350,7 @@ class HeldOutEvaluation(_PeriodicCallback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         step = self._steps_before_epoch
         if self.at_end and self._last_step() != step:
-            self.look(step, self._epoch)
+            self._look(step)
 
     def look(self, step: int, epoch: int) -> None:
         model = self.model
@@ -297,10 +373,10 @@ class HeldOutEvaluation(_PeriodicCallback):
         row = {"step": step, **training, **held_out}
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
-        if self.filename is not None:
-            self._write(self.filename, row)
         if self.verbose:
             _print_line(row)
+        if self.filename is not None:
+            self._write(self.filename)
 
     def _last_step(self) -> int:
         """Returns the step of the last evaluation, or -1."""
@@ -310,7 +386,7 @@ class HeldOutEvaluation(_PeriodicCallback):
         """Returns the sums of the training metrics since the epoch began."""
         if self._epoch_state is not None:
             return self._epoch_state
-        return _values(self.model.metrics_variables)
+        return values_of(self.model.metrics_variables)
 
     def _sums(self) -> list[Array]:
         """Returns those since the last evaluation."""
@@ -323,7 +399,7 @@ class HeldOutEvaluation(_PeriodicCallback):
         for batch in self._batches(data, step):
             # This resets the metrics first.
             model.test_on_batch(*batch)
-            sums = _add(_values(model.metrics_variables), sums)
+            sums = _add(values_of(model.metrics_variables), sums)
         if sums is None:
             raise RuntimeError(
                 "HeldOutEvaluation: `data` must give at least one batch. "
@@ -356,23 +432,21 @@ class HeldOutEvaluation(_PeriodicCallback):
                 part = order[part]
             yield keras.tree.map_structure(lambda array: array[part], data)  # noqa: B023
 
-    def _write(
-        self, filename: str | os.PathLike[str], row: dict[str, Any]
-    ) -> None:
-        first = len(self.history["step"]) == 1
-        with Path(filename).open("w" if first else "a", newline="") as f:
-            writer = csv.writer(f)
-            if first:
-                writer.writerow(row)
-            writer.writerow(row.values())
+    def _write(self, filename: str | os.PathLike[str]) -> None:
+        with (
+            replacing(filename) as temporary,
+            temporary.open("w", newline="") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(self.history)
+            writer.writerows(zip(*self.history.values(), strict=True))
 
 
-class SamplePredictions(_PeriodicCallback):
+class SamplePredictions(PeriodicCallback):
     """Draws images with their actual and predicted class, inside `fit`.
 
     Wrong predictions are marked. Like `HeldOutEvaluation`, it disturbs
-    nothing, and it keeps to the same steps. If a picture cannot be drawn or
-    written, training goes on, with one warning.
+    nothing, and it keeps to the same steps.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, 1 channel
@@ -387,6 +461,8 @@ class SamplePredictions(_PeriodicCallback):
             replaced. Defaults to `"predictions-{step:06d}.png"`.
         class_names: Sequence of strings, the names of the classes from 0 on.
             By default their numbers.
+        strict: Boolean. Whether a picture that cannot be drawn or written ends
+            the training. By default training goes on, with one warning.
 
     Raises:
         ValueError: When an argument is not of the form above, `images` and
@@ -411,8 +487,9 @@ class SamplePredictions(_PeriodicCallback):
         freq: int | str = "epoch",
         filepath: str | os.PathLike[str] = "predictions-{step:06d}.png",
         class_names: Sequence[str] | None = None,
+        strict: bool = False,
     ) -> None:
-        super().__init__(freq)
+        super().__init__(freq, strict)
         self.images, self.labels = check_images_and_labels(
             images, labels, None if class_names is None else len(class_names)
         )
@@ -431,38 +508,32 @@ class SamplePredictions(_PeriodicCallback):
             ) from error
         self.class_names = class_names
 
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        super().on_train_begin(logs)
-        self._warned = False
-
     def look(self, step: int, epoch: int) -> None:
         path = Path(self.filepath.format(step=step, epoch=epoch + 1))
-        try:
-            model = self.model
-            with _undisturbed(model):
-                outputs = model.predict_on_batch(self.images)
-            figure = plots.plot_predictions(
-                self.images, self.labels, outputs, self.class_names
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                figure.savefig(temporary, dpi=150)
-        except Exception as error:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"SamplePredictions could not draw {path}: {error!r}. "
-                    "Training goes on; this is said only once.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+        model = self.model
+        with _undisturbed(model):
+            outputs = model.predict_on_batch(self.images)
+        figure = plots.plot_predictions(
+            self.images, self.labels, outputs, self.class_names
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def _ends_data(error: Exception) -> bool:
+    # TensorFlow's error is known by name, where TensorFlow may be missing.
+    return (
+        isinstance(error, StopIteration)
+        or type(error).__name__ == "OutOfRangeError"
+    )
 
 
 @contextlib.contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
     """Puts the model's metrics and all random state back as they were."""
     variables = [*model.metrics_variables, *model.non_trainable_variables]
-    values = _values(variables)
+    values = values_of(variables)
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002
     # Building draws the seeds of initial weights, which training would do now.
@@ -474,7 +545,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
         if built:
             random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-        _assign(variables, values)
+        assign(variables, values)
         if keras.backend.backend() == "jax":
             _attach_jax_state(model)
 
@@ -514,12 +585,14 @@ def _undisturbed_torch(model: Any) -> Iterator[None]:
             module.training = training
 
 
-def _values(variables: Iterable[Any]) -> list[Array]:
+def values_of(variables: Iterable[Any]) -> list[Array]:
+    """Returns what Keras variables hold."""
     # On PyTorch the array would share its memory with the variable.
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
 
-def _assign(variables: Iterable[Any], values: Iterable[Array]) -> None:
+def assign(variables: Iterable[Any], values: Iterable[Array]) -> None:
+    """Lets Keras variables hold other values."""
     # Metrics may have got variables since the values were taken.
     for variable, value in zip(variables, values, strict=False):
         variable.assign(value)
@@ -533,7 +606,7 @@ def _add(values: list[Array], others: list[Array] | None) -> list[Array]:
 
 def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
     """Returns what the metrics are when their variables are `sums`."""
-    _assign(model.metrics_variables, sums)
+    assign(model.metrics_variables, sums)
     results = {}
     for name, value in model.get_metrics_result().items():
         array = keras.ops.convert_to_numpy(value)

@@ -1,23 +1,20 @@
 """Images and labels: as NumPy arrays, and as a `tf.data` pipeline."""
 
 import contextlib
-import gzip
 import hashlib
-import itertools
-import math
 import os
 import random
 import string
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from keras_lenet.files import FileFormatError, read_idx, read_npz
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -281,23 +278,16 @@ def dataset_from_arrays(
     """
     import tensorflow as tf
 
-    count = len(arrays[0])
-    passes = itertools.count()
-
-    def order() -> Array:
-        if seed is None:
-            return np.arange(count)
-        return _permutation(count, seed, next(passes))
-
-    # What is left out differs from pass to pass.
-    kept = count - count % batch_size if drop_remainder else count
+    order = BatchOrder(len(arrays[0]), batch_size, seed, drop_remainder)
 
     def one_pass(_: Any) -> "tf.data.Dataset":
-        indices = tf.ensure_shape(
-            tf.numpy_function(order, [], tf.int64), [count]
+        indices, bounds = tf.numpy_function(
+            order.next_pass, [], [tf.int64, tf.int64]
         )
-        starts = tf.data.Dataset.range(0, kept, batch_size)
-        return starts.map(lambda start: indices[start : start + batch_size])
+        bounds = tf.ensure_shape(bounds, [order.num_batches + 1])
+        return tf.data.Dataset.range(order.num_batches).map(
+            lambda batch: indices[bounds[batch] : bounds[batch + 1]]
+        )
 
     def gather(indices: Any) -> tuple[Any, ...]:
         # By NumPy: as tensors there would be all of the data twice.
@@ -322,15 +312,74 @@ def dataset_from_arrays(
     options.autotune.enabled = False
     # Which takes 10 ms for every pass.
     options.experimental_optimization.apply_default_optimizations = False
-    num_batches = math.ceil(kept / batch_size)
-    return (
+    dataset = (
         tf.data.Dataset.range(1)
         .flat_map(as_it_is(one_pass))
         .map(as_it_is(gather))
-        .apply(tf.data.experimental.assert_cardinality(num_batches))
+        .apply(tf.data.experimental.assert_cardinality(order.num_batches))
         .prefetch(16)
         .with_options(options)
     )
+    # For `ResumableTraining`.
+    dataset.batch_order, dataset.arrays = order, arrays
+    return dataset
+
+
+class BatchOrder:
+    """Which examples are in which batch, pass by pass, on and on.
+
+    Args:
+        count: Integer. How many examples there are.
+        batch_size: Integer.
+        seed: Integer, which decides the orders. `None` keeps that of the
+            examples.
+        drop_remainder: Boolean. Whether to leave out what does not fill a
+            batch, which differs from pass to pass.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        drop_remainder: bool = False,
+    ) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.drop_remainder = drop_remainder
+        whole, rest = divmod(count, batch_size)
+        self._sizes = [batch_size] * whole
+        if rest and not drop_remainder:
+            self._sizes.append(rest)
+        self.num_batches = len(self._sizes)
+        self._next_batch = 0
+
+    def start_at(self, batch: int) -> None:
+        """Lets the next pass begin with a batch, counted from the first pass.
+
+        In the middle of a pass, as many batches as a pass has are taken from
+        this and the next.
+        """
+        self._next_batch = batch
+
+    def next_pass(self) -> tuple[Array, Array]:
+        """Returns indices of examples, and where in them each batch begins."""
+        number, batch = divmod(self._next_batch, self.num_batches)
+        self._next_batch += self.num_batches
+        sizes = self._sizes[batch:] + self._sizes[:batch]
+        bounds = np.cumsum([0, *sizes], dtype="int64")
+        indices = self._examples(number)[: sum(self._sizes)]
+        if batch:
+            at = batch * self.batch_size
+            after = self._examples(number + 1)[:at]
+            indices = np.concatenate([indices[at:], after])
+        return indices, bounds
+
+    def _examples(self, number: int) -> Array:
+        if self.seed is None:
+            return np.arange(self.count)
+        return _permutation(self.count, self.seed, number)
 
 
 def check_images_and_labels(
@@ -569,11 +618,15 @@ def _numbered(*labels: Array) -> list[str]:
 def _load_idx(folder: Path, prefix: str) -> tuple[Array, Array]:
     images_file = _find_idx(folder, f"{prefix}-images-idx3-ubyte")
     labels_file = _find_idx(folder, f"{prefix}-labels-idx1-ubyte")
-    images, labels = _read_idx(images_file, 3), _read_idx(labels_file, 1)
-    try:
-        return check_images_and_labels(images, labels)
-    except ValueError as error:
-        raise ValueError(f"{images_file}, {labels_file}: {error}") from error
+    images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
+    if len(images) != len(labels):
+        raise FileFormatError(
+            images_file,
+            "as many images as there are labels in",
+            f"{labels_file}, {len(labels)}",
+            len(images),
+        )
+    return check_images_and_labels(images, labels)
 
 
 def _find_idx(folder: Path, name: str) -> Path:
@@ -586,62 +639,32 @@ def _find_idx(folder: Path, name: str) -> Path:
     )
 
 
-def _read_idx(path: Path, rank: int) -> Array:
-    """Reads an IDX file of bytes: a magic number, the sizes, the values."""
-
-    def wrong(field: str, expected: Any, received: Any) -> ValueError:
-        return ValueError(
-            f"{path}: expected {field} {expected}. Received: {received}. "
-            "It is not one of MNIST's IDX files, or it is damaged."
-        )
-
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as f:
-            header = f.read(4 + 4 * rank)
-            if len(header) < 4 + 4 * rank:
-                raise wrong("a header of bytes", 4 + 4 * rank, len(header))
-            magic = bytes((0, 0, 8, rank))
-            if header[:4] != magic:
-                raise wrong("the magic number", magic.hex(), header[:4].hex())
-            shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
-            expected = math.prod(shape)
-            chunks = []
-            left = expected + 1
-            # In pieces: a damaged size must not reserve memory.
-            while left and (chunk := f.read(min(left, 2**20))):
-                chunks.append(chunk)
-                left -= len(chunk)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise wrong("a whole gzip file", "", error) from error
-    values = b"".join(chunks)
-    if len(values) != expected:
-        received = len(values) if len(values) < expected else "more"
-        raise wrong("a number of values of", expected, received)
-    return np.frombuffer(values, "uint8").reshape(shape)
-
-
 def _load_npz(path: Path) -> list[tuple[Array, Array]]:
+    arrays = read_npz(path)
     halves = []
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            for half in ("train", "test"):
-                images, labels = arrays[f"x_{half}"], arrays[f"y_{half}"]
-                if images.dtype != np.uint8:
-                    raise ValueError(
-                        f"`x_{half}` must be uint8 pixels in [0, 255]. "
-                        f"Received: dtype {images.dtype}."
-                    )
-                halves.append(check_images_and_labels(images, labels))
-    except (
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(
-            f"{path}: expected an `.npz` file with the arrays x_train, "
-            f"y_train, x_test and y_test. Received: {error}"
-        ) from error
+    for half in ("train", "test"):
+        missing = {f"x_{half}", f"y_{half}"} - set(arrays)
+        if missing:
+            raise FileFormatError(
+                path,
+                "the arrays",
+                "x_train, y_train, x_test and y_test",
+                f"none called {min(missing)}",
+                "Save them with `numpy.savez`.",
+            )
+        images, labels = arrays[f"x_{half}"], arrays[f"y_{half}"]
+        if images.dtype != np.uint8:
+            raise FileFormatError(
+                path,
+                f"x_{half}",
+                "of uint8 pixels in [0, 255]",
+                f"dtype {images.dtype}",
+                "Convert them with `images.astype('uint8')`.",
+            )
+        try:
+            halves.append(check_images_and_labels(images, labels))
+        except ValueError as error:
+            raise FileFormatError(
+                path, f"x_{half} and y_{half}", "to fit", error
+            ) from error
     return halves

@@ -1,16 +1,69 @@
-"""Writing files so that nothing is lost when writing them fails."""
+"""Writing files so that nothing is lost, and reading files of anybody.
+
+What is read may be damaged or made to do harm: sizes are compared with what
+is really there before memory is taken, checksums are checked, and nothing is
+ever executed.
+"""
 
 import contextlib
+import gzip
+import json
+import math
 import os
+import re
+import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_FACTS = "facts"
+# Of what compression makes smaller than this, one refuses more than that.
+_MOST_INFLATION = 100
+_ALWAYS_ALLOWED = 2**24
+_CHUNK = 2**20
+
+
+class FileFormatError(ValueError):
+    """Says what is wrong with a file, e.g. that it is damaged.
+
+    Attributes:
+        path: Path of the file.
+        field: String. What in the file is wrong.
+        expected: What it should be.
+        received: What it is.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        field: str,
+        expected: Any,
+        received: Any,
+        advice: str = "The file is damaged, or not what it should be.",
+    ) -> None:
+        super().__init__(
+            f"{os.fspath(path)}: expected {field} {expected}. "
+            f"Received: {received}. {advice}"
+        )
+        self.path = Path(path)
+        self.field = field
+        self.expected = expected
+        self.received = received
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a path to write to, and replaces `path` once that has succeeded.
 
-    Whatever happens, `path` holds either all of the old or all of the new.
+    Whatever happens, to the process, the disk or the machine, `path` holds
+    either all of the old or all of the new. What a killed process has left
+    behind is removed when the same file is written the next time.
 
     Args:
         path: Path of the file to write. Its folder must exist.
@@ -26,12 +79,262 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['note.txt']
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    # Where it is a link, what it points to is replaced, not the link.
+    path = Path(os.path.realpath(path))
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-new{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        _flush(temporary, os.O_RDWR)
         temporary.replace(path)
+        # Or the new name may not have reached the disk. Windows cannot.
+        if os.name == "posix":
+            _flush(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    for file in path.parent.iterdir():
+        match = re.fullmatch(rf"\.{stem}\.(\d+)-new{suffix}", file.name)
+        if match and not _is_running(int(match[1])):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _flush(path: Path, mode: int) -> None:
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_arrays(
+    path: str | os.PathLike[str], arrays: dict[str, Array], facts: Any
+) -> None:
+    """Writes arrays, and what JSON can hold, into an `.npz` file, atomically.
+
+    Args:
+        path: Path of the file to write. Its folder must exist.
+        arrays: Dict of names to arrays of numbers.
+        facts: Dicts, lists, strings, numbers and `None`.
+    """
+    text = np.frombuffer(json.dumps(facts).encode(), "uint8")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{_FACTS: text}, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Array], Any]:
+    """Reads what `write_arrays` wrote.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The arrays by name, and the facts.
+
+    Raises:
+        FileFormatError: When it is something else, or damaged.
+    """
+    arrays = read_npz(path)
+    try:
+        facts = json.loads(arrays.pop(_FACTS).tobytes())
+    except (KeyError, RecursionError, ValueError) as error:
+        raise FileFormatError(path, _FACTS, "in JSON", repr(error)) from error
+    return arrays, facts
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Reads an `.npz` file of arrays of numbers.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        FileFormatError: When it is something else, or damaged.
+    """
+    path = Path(path)
+    with path.open("rb") as file, _parsing(path, "an `.npz` file"):
+        arrays = {}
+        with zipfile.ZipFile(file) as archive:
+            for entry in checked_entries(path, archive):
+                if not entry.filename.endswith(".npy"):
+                    raise FileFormatError(
+                        path, "arrays", "only", entry.filename
+                    )
+                with archive.open(entry) as member:
+                    array = _read_npy(path, entry, member)
+                arrays[entry.filename.removesuffix(".npy")] = array
+    return arrays
+
+
+def checked_entries(
+    path: Path, archive: zipfile.ZipFile
+) -> list[zipfile.ZipInfo]:
+    """Returns the entries of a zip file if they can be read safely.
+
+    Args:
+        path: Path of the file.
+        archive: The same, open.
+
+    Returns:
+        List of `zipfile.ZipInfo`.
+
+    Raises:
+        FileFormatError: When two have one name, a name leads out of a folder,
+            or an entry is encrypted, of an unknown compression, or inflates
+            to much more than it is.
+    """
+    entries = archive.infolist()
+    size = path.stat().st_size
+    names = set()
+    for entry in entries:
+        name = entry.filename
+        parts = name.replace("\\", "/").split("/")
+        if name in names or ".." in parts or not parts[0] or ":" in name:
+            raise FileFormatError(
+                path, "entries", "with one plain name each", repr(name)
+            )
+        names.add(name)
+        if entry.flag_bits & 1 or entry.compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        ):
+            raise FileFormatError(
+                path, name, "stored or deflated", "something else"
+            )
+        _check_inflation(
+            path, name, entry.file_size, min(entry.compress_size, size)
+        )
+    total = sum(entry.file_size for entry in entries)
+    _check_inflation(path, "all entries", total, size)
+    return entries
+
+
+def _read_npy(path: Path, entry: zipfile.ZipInfo, member: IO[bytes]) -> Array:
+    """Reads an array; its format is described in `numpy.lib.format`."""
+    name = entry.filename
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    reader = readers.get(np.lib.format.read_magic(member))
+    if reader is None:
+        raise FileFormatError(path, name, "of format 1.0 or 2.0", "another")
+    shape, fortran_order, dtype = reader(member)
+    if dtype.kind not in "biuf":
+        raise FileFormatError(path, name, "of numbers", f"dtype {dtype}")
+    size = math.prod(shape) * dtype.itemsize
+    left = entry.file_size - member.tell()
+    if min(shape, default=0) < 0 or size != left:
+        raise FileFormatError(
+            path, name, f"of {size} bytes for shape {shape}", left
+        )
+    values = _read_exactly(path, name, size, member)
+    array = values.view(dtype)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def read_idx(path: str | os.PathLike[str], rank: int) -> Array:
+    """Reads a file in MNIST's format, IDX, of bytes.
+
+    The format is described at the end of http://yann.lecun.com/exdb/mnist/: a
+    magic number with data type and rank, the sizes, the values.
+
+    Args:
+        path: Path of the file; `.gz` at its end says that it is compressed.
+        rank: Integer. How many axes the array should have.
+
+    Returns:
+        uint8 array.
+
+    Raises:
+        FileFormatError: When it is something else, or damaged.
+    """
+    path = Path(path)
+    magic = bytes((0, 0, 8, rank))
+    with path.open("rb") as plain, _parsing(path, "an IDX file"):
+        stored = path.stat().st_size
+        compressed = path.suffix == ".gz"
+        file: Any = gzip.GzipFile(fileobj=plain) if compressed else plain
+        header = file.read(4 + 4 * rank)
+        if header[:4] != magic[: len(header)] or not header:
+            raise FileFormatError(
+                path, "the magic number", magic.hex(), header[:4].hex()
+            )
+        if len(header) < 4 + 4 * rank:
+            raise FileFormatError(
+                path, "a header of bytes", 4 + 4 * rank, len(header)
+            )
+        shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
+        if 0 in shape:
+            raise FileFormatError(path, "sizes", "of at least 1", shape)
+        size = math.prod(shape)
+        if compressed:
+            _check_inflation(path, "values", size, stored)
+        elif size != stored - len(header):
+            raise FileFormatError(
+                path,
+                "values",
+                f"of {size} bytes for sizes {shape}",
+                stored - len(header),
+            )
+        values = _read_exactly(path, "values", size, file)
+    return values.reshape(shape)
+
+
+def _check_inflation(path: Path, field: str, size: int, stored: int) -> None:
+    if size > max(_ALWAYS_ALLOWED, stored * _MOST_INFLATION):
+        raise FileFormatError(
+            path,
+            field,
+            f"of at most {_MOST_INFLATION} times their compressed size, "
+            f"{stored} bytes",
+            f"{size} bytes",
+        )
+
+
+def _read_exactly(path: Path, field: str, size: int, file: Any) -> Array:
+    values = np.empty(size, "uint8")
+    count = 0
+    while count < size and (chunk := file.read(min(_CHUNK, size - count))):
+        values[count : count + len(chunk)] = np.frombuffer(chunk, "uint8")
+        count += len(chunk)
+    # Only at the end the checksum is compared.
+    if count < size or file.read(1):
+        received = count if count < size else "more"
+        raise FileFormatError(path, field, f"of {size} bytes", received)
+    return values
+
+
+@contextlib.contextmanager
+def _parsing(path: Path, what: str) -> Iterator[None]:
+    """Makes one kind of error of the many that a damaged file can cause."""
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except Exception as error:
+        raise FileFormatError(path, what, "that is whole", repr(error)) from (
+            error
+        )
