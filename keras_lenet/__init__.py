@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_lenet import datasets, plots, recipes
     from keras_lenet.callbacks import HeldOutEvaluation, SamplePredictions
-    from keras_lenet.checkpoints import ResumableTraining
+    from keras_lenet.checkpoints import BestModelCheckpoint, ResumableTraining
     from keras_lenet.layers import PadTo32
     from keras_lenet.models import LeNet5
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BestModelCheckpoint",
     "HeldOutEvaluation",
     "LeNet5",
     "PadTo32",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BestModelCheckpoint": "checkpoints",
     "HeldOutEvaluation": "callbacks",
     "LeNet5": "models",
     "PadTo32": "layers",

@@ -10,6 +10,7 @@ import random
 import sys
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_lenet import plots
-from keras_lenet.datasets import check_images_and_labels
+from keras_lenet.datasets import (
+    check_images_and_labels,
+    check_targets,
+    is_positive_integer,
+)
 from keras_lenet.files import replacing
 
 _numbers = itertools.count()
@@ -51,7 +56,7 @@ class PeriodicCallback(keras.callbacks.Callback):
 
     def __init__(self, freq: int | str, strict: bool = False) -> None:
         super().__init__()
-        if freq != "epoch" and not _is_positive_integer(freq):
+        if freq != "epoch" and not is_positive_integer(freq):
             raise ValueError(
                 "`freq` must be a positive number of training steps, or "
                 f"'epoch'. Received: freq={freq!r}"
@@ -90,8 +95,9 @@ class PeriodicCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
         # Keras may call `on_train_batch_end` from several threads, and to
-        # advance this is one atomic operation.
-        self._executions = itertools.count()
+        # append to this is one atomic operation. In an odd order, though, and
+        # after an interrupted training with batches of that.
+        self._ended: deque[int] = deque([-1], maxlen=100)
 
     def on_train_batch_begin(
         self, batch: int, logs: Logs | None = None
@@ -99,13 +105,12 @@ class PeriodicCallback(keras.callbacks.Callback):
         self._look_if_due(self._steps_before_epoch + batch)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        next(self._executions)
+        self._ended.append(batch)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         model = self.model
-        executions = next(self._executions)
         if model.steps_per_execution == 1:
-            self._steps_before_epoch += executions
+            self._steps_before_epoch += max(self._ended) + 1
         else:
             # The last execution of an epoch may have had fewer steps than the
             # others, which only the optimizer has counted.
@@ -134,25 +139,11 @@ class PeriodicCallback(keras.callbacks.Callback):
             if self.strict:
                 if _ends_data(error):
                     # Keras would take it for the end of the epoch.
-                    raise RuntimeError(f"{self.name}: {error!r}") from error
+                    raise RuntimeError(f"at step {step}: {error!r}") from error
                 raise
             if not self._warned:
                 self._warned = True
-                # The traceback says more to those who can mend it.
-                logging.getLogger(__name__).exception(
-                    "%s failed at step %d.", self.name, step
-                )
-                warnings.warn(
-                    f"{self.name} failed at step {step}: {error!r}. Training "
-                    "goes on without it, and it is tried again when due; this "
-                    "is said only once. `strict=True` raises the error.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
+                warn(f"{type(self).__name__} failed at step {step}", error)
 
 
 class HeldOutEvaluation(PeriodicCallback):
@@ -256,25 +247,22 @@ class HeldOutEvaluation(PeriodicCallback):
             ("sample_size", sample_size),
             ("batch_size", batch_size),
         ):
-            if value is not None and not _is_positive_integer(value):
+            if value is not None and not is_positive_integer(value):
                 raise ValueError(
                     f"`{name}` must be a positive integer. "
                     f"Received: {name}={value!r}"
                 )
         if seed is not None and not (
-            isinstance(seed, (int, np.integer)) and int(seed) >= 0
+            isinstance(seed, (int, np.integer))
+            and not isinstance(seed, bool)
+            and int(seed) >= 0
         ):
             raise ValueError(
                 "`seed` must be an integer, at least 0. "
                 f"Received: seed={seed!r}"
             )
-        if filename is not None and (
-            not Path(filename).parent.is_dir() or Path(filename).is_dir()
-        ):
-            raise ValueError(
-                "`filename` must be a file in a folder that exists. "
-                f"Received: filename={str(filename)!r}"
-            )
+        if filename is not None:
+            check_file(Path(filename), "filename")
         if isinstance(data, Mapping) and not data:
             raise ValueError("`data` must not be empty. Received: data={}")
         sets = data if isinstance(data, Mapping) else {"": data}
@@ -312,6 +300,9 @@ class HeldOutEvaluation(PeriodicCallback):
         self._offset: list[Array] | None = None
         if self.at_start:
             self._next_step = 0
+        for data in self._sets.values():
+            if isinstance(data, tuple):
+                check_targets(self.model, data[1])
 
     def get_state(self) -> dict[str, Any]:
         return {
@@ -324,7 +315,7 @@ class HeldOutEvaluation(PeriodicCallback):
         super().set_state(state)
         self.history = state["history"]
         self._offset = state["offset"]
-        if self.filename is not None and self.history:
+        if self.filename and self.history and is_first_process():
             self._write(self.filename)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -373,6 +364,8 @@ class HeldOutEvaluation(PeriodicCallback):
         row = {"step": step, **training, **held_out}
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
+        if not is_first_process():
+            return
         if self.verbose:
             _print_line(row)
         if self.filename is not None:
@@ -516,9 +509,55 @@ class SamplePredictions(PeriodicCallback):
         figure = plots.plot_predictions(
             self.images, self.labels, outputs, self.class_names
         )
+        if not is_first_process():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=150)
+
+
+def check_file(path: Path, name: str, suffix: str = "") -> None:
+    """Checks that a file can be written before it has to be.
+
+    Args:
+        path: Path of the file.
+        name: String. The argument that it came by.
+        suffix: String. What its name must end in.
+
+    Raises:
+        ValueError: When there is no such folder, it cannot be written to, or
+            it has a folder of this name.
+    """
+    if (
+        path.is_dir()
+        or not os.access(path.parent, os.W_OK | os.X_OK)
+        or not path.name.endswith(suffix)
+    ):
+        ending = f" whose name ends in {suffix}" if suffix else ""
+        raise ValueError(
+            f"`{name}` must be a file{ending}, in a folder that exists and can "
+            f"be written to. Received: {name}={str(path)!r}"
+        )
+
+
+def warn(what: str, error: Exception) -> None:
+    """Says, and logs with its traceback, an error that ends no training."""
+    logging.getLogger(__name__).exception(what)
+    warnings.warn(
+        f"{what}: {error!r}. Training goes on, and it is tried again when due; "
+        "this is said only once. `strict=True` raises the error.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def is_first_process() -> bool:
+    """Returns whether this is the one of several processes that writes."""
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return bool(jax.process_index() == 0)
 
 
 def _ends_data(error: Exception) -> bool:
@@ -644,6 +683,8 @@ def _check_held_out(name: str, data: Any) -> None:
                 f"the same length, at least 1. Received: {len(data)} of the "
                 f"shapes {shapes[:3]}."
             )
+        for array in keras.tree.flatten(data):
+            _check_numbers(name, np.asarray(array))
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise ValueError(
@@ -659,6 +700,20 @@ def _check_held_out(name: str, data: Any) -> None:
         raise ValueError(
             f"`{name}` must be finite. Received: an infinite dataset. Leave "
             "out its `repeat()`."
+        )
+
+
+def _check_numbers(name: str, array: Array) -> None:
+    if array.dtype.kind in "OSUV":
+        raise ValueError(
+            f"`{name}` must have arrays of numbers. Received: dtype "
+            f"{array.dtype}."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"`{name}` must have finite numbers. Received: {array[index]}, "
+            f"first at index {index}."
         )
 
 
@@ -678,11 +733,3 @@ def _check_sample_size(sample_size: int, data: Any) -> None:
 
 def _length(data: tuple[Any, ...]) -> int:
     return len(keras.tree.flatten(data)[0])
-
-
-def _is_positive_integer(value: Any) -> bool:
-    return (
-        isinstance(value, (int, np.integer))
-        and not isinstance(value, bool)
-        and int(value) > 0
-    )

@@ -4,9 +4,12 @@ import hashlib
 import importlib
 import inspect
 import itertools
+import json
+import math
 import os
 import platform
 import random
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,19 @@ from keras_lenet.callbacks import (
     Logs,
     PeriodicCallback,
     assign,
+    check_file,
+    is_first_process,
     values_of,
+    warn,
 )
-from keras_lenet.files import FileFormatError, read_arrays, write_arrays
+from keras_lenet.files import (
+    BEST_VALUE,
+    FileFormatError,
+    parsing,
+    read_arrays,
+    replacing,
+    write_arrays,
+)
 
 
 class ResumableTraining(PeriodicCallback):
@@ -45,8 +58,8 @@ class ResumableTraining(PeriodicCallback):
     Put it last in the list of callbacks.
 
     Args:
-        filepath: Path of the file to save to and to go on from, by convention
-            ending in `.npz`. Delete it to start anew.
+        filepath: Path of the `.npz` file to save to and to go on from. Delete
+            it to start anew.
         dataset: The `tf.data.Dataset` of `image_dataset_from_array` that
             `fit` trains on, itself or repeated. Nothing else should go
             through it meanwhile. By default the data are unknown.
@@ -97,11 +110,7 @@ class ResumableTraining(PeriodicCallback):
     ) -> None:
         super().__init__(freq, strict)
         self.filepath = Path(filepath)
-        if not self.filepath.parent.is_dir() or self.filepath.is_dir():
-            raise ValueError(
-                "`filepath` must be a file in a folder that exists. "
-                f"Received: filepath={str(filepath)!r}"
-            )
+        check_file(self.filepath, "filepath", ".npz")
         if dataset is not None and not hasattr(dataset, "batch_order"):
             raise ValueError(
                 "`dataset` must be what `image_dataset_from_array` returned, "
@@ -189,7 +198,7 @@ class ResumableTraining(PeriodicCallback):
 
     def look(self, step: int, epoch: int) -> None:
         self._due = not self._may_save
-        if self._due or not _is_first_process():
+        if self._due or not is_first_process():
             return
         model = self.model
         arrays = {
@@ -211,7 +220,8 @@ class ResumableTraining(PeriodicCallback):
             "steps_before_epoch": self._steps_before_epoch,
             "updates_before": self._updates_before,
             "next_step": self._next_step,
-            "finished": self._finished and bool(model.stop_training),
+            "finished": self._finished,
+            "stopped": bool(model.stop_training),
             "random": _random_state(),
             "history": {"history": history.history, "epoch": history.epoch},
             "callbacks": [_state_of(callback) for callback in self._before],
@@ -316,7 +326,7 @@ class ResumableTraining(PeriodicCallback):
         self._state = state
         self._saved_step = step
         epochs = self.params["epochs"]
-        done = state["finished"] or epoch >= epochs
+        done = epoch >= epochs or (state["finished"] and state["stopped"])
         self._to_pass = 0 if done else to_pass
         model._initial_epoch = max(epoch, epochs) if done else epoch
         if self.verbose:
@@ -355,6 +365,150 @@ class ResumableTraining(PeriodicCallback):
             return (logs, *jax_state) if jax_state else logs
 
         model.train_function = pass_by
+
+
+def is_finished(filepath: str | os.PathLike[str]) -> bool:
+    """Returns whether a file of `ResumableTraining` is of a finished training.
+
+    Args:
+        filepath: Path of the file.
+
+    Raises:
+        FileFormatError: When it is something else, or damaged.
+    """
+    filepath = Path(filepath)
+    _, facts = read_arrays(filepath)
+    with parsing(filepath, "the state of a training"):
+        return bool(facts["finished"])
+
+
+class BestModelCheckpoint(keras.callbacks.Callback):
+    """Saves the model at the end of every epoch that is the best so far.
+
+    Keras' `ModelCheckpoint` writes over the file it replaces, which is lost
+    when the process dies meanwhile, and begins anew after a restart. This one
+    replaces the file atomically, and finds the best value in it again: a file
+    that is there is replaced by a better model only, of whichever training.
+    Delete it to start anew.
+
+    Args:
+        filepath: Path of the `.keras` file to save to.
+        monitor: String. The name of the value in the logs. Defaults to
+            `"val_loss"`. `HeldOutEvaluation` earlier in the list gives those
+            of its last evaluation in the epoch.
+        mode: `"min"`, `"max"` or `"auto"`. What is better. `"auto"` knows that
+            a loss or error should fall and an accuracy rise. Defaults to
+            `"auto"`.
+        verbose: 0 or 1. Whether to say when a model is saved. Defaults to `0`.
+        strict: Boolean. Whether an error in saving ends the training. By
+            default training goes on, with one warning.
+
+    Attributes:
+        best: Float. The best value so far, or `None`.
+
+    Raises:
+        ValueError: When an argument is not of the form above, `mode` is
+            `"auto"` and the name says nothing, or the file holds the best by
+            another value.
+
+    A model with weights that are not finite is never saved.
+
+    Example:
+
+    >>> from keras_lenet import BestModelCheckpoint
+    >>> best = BestModelCheckpoint(
+    ...     getfixture("tmp_path") / "best.keras", "val_accuracy"
+    ... )
+    >>> model.fit(..., callbacks=[held_out, best])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        mode: str = "auto",
+        verbose: int = 0,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        self.filepath = Path(filepath)
+        check_file(self.filepath, "filepath", ".keras")
+        if mode == "auto":
+            mode = _direction(monitor)
+        if mode not in ("min", "max"):
+            raise ValueError(
+                "`mode` must be 'min', 'max' or, where the name of `monitor` "
+                f"ends in loss, error or accuracy, 'auto'. Received: "
+                f"mode={mode!r} for monitor={monitor!r}"
+            )
+        self.monitor = monitor
+        self.mode = mode
+        self.verbose = verbose
+        self.strict = strict
+        self.best: float | None = None
+        self._warned = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._warned = False
+        if not self.filepath.exists():
+            self.best = None
+            return
+        with parsing(self.filepath, "a model saved by BestModelCheckpoint"):
+            with zipfile.ZipFile(self.filepath) as archive:
+                found = json.loads(archive.read(BEST_VALUE))
+            received = found["monitor"], found["mode"]
+            if received != (self.monitor, self.mode):
+                raise FileFormatError(
+                    self.filepath,
+                    "the best by",
+                    (self.monitor, self.mode),
+                    received,
+                    "Give another `filepath`.",
+                )
+            self.best = float(found["best"])
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        try:
+            self._save_if_better(epoch, logs or {})
+        except Exception as error:
+            if self.strict:
+                raise
+            if not self._warned:
+                self._warned = True
+                warn(f"BestModelCheckpoint failed in epoch {epoch + 1}", error)
+
+    def _save_if_better(self, epoch: int, logs: Logs) -> None:
+        if self.monitor not in logs:
+            return
+        value = float(logs[self.monitor])
+        sign = 1 if self.mode == "min" else -1
+        if self.best is not None and not sign * value < sign * self.best:
+            return
+        model = self.model
+        if not math.isfinite(value) or not all(
+            np.isfinite(array).all() for array in values_of(model.weights)
+        ):
+            raise FloatingPointError(
+                f"{self.monitor} is {value} or weights are not finite, "
+                f"so {self.filepath} stays as it is"
+            )
+        if not is_first_process():
+            self.best = value
+            return
+        found = {"monitor": self.monitor, "mode": self.mode, "best": value}
+        with replacing(self.filepath) as temporary:
+            model.save(temporary)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(BEST_VALUE, json.dumps(found))
+        self.best = value
+        if self.verbose:
+            print(f"{self.filepath}: saved, {self.monitor} is {value:.4f}")
+
+
+def _direction(monitor: str) -> str:
+    if monitor.endswith(("loss", "error")):
+        return "min"
+    return "max" if monitor.endswith("accuracy") else "auto"
 
 
 def _variables(model: Any) -> dict[str, list[Any]]:
@@ -405,14 +559,6 @@ def _of_group(
 def _as_numbers(value: Array) -> Array:
     # Files of NumPy do not know bfloat16.
     return value.astype("float32") if value.dtype.kind == "V" else value
-
-
-def _is_first_process() -> bool:
-    if keras.backend.backend() != "jax":
-        return True
-    import jax
-
-    return bool(jax.process_index() == 0)
 
 
 def _random_state() -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The command line: `keras-lenet train | evaluate | predict`."""
 
 import argparse
-import json
+import contextlib
+import math
 import os
+import signal
 import sys
 import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             process.
 
     Returns:
-        The exit code: 0, 2 for input that cannot be used, or 130 when
-        interrupted.
+        The exit code: 0, 2 for input that cannot be used, or 128 and the
+        number of the signal when interrupted: 130 by Ctrl-C, 143 by SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     if arguments.backend:
@@ -42,26 +43,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"keras-lenet: error: {message}", file=sys.stderr)
         return 2
+    except _Interrupted as interrupted:
+        print(f"\nkeras-lenet: interrupted; {interrupted}", file=sys.stderr)
+        return 128 + interrupted.number
     except KeyboardInterrupt:
         print("\nkeras-lenet: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
     return 0
+
+
+class _Interrupted(Exception):
+    """Says how a training that a signal has interrupted goes on."""
+
+    def __init__(self, number: int, how: str) -> None:
+        super().__init__(how)
+        self.number = number
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Trains as the recipe does, and writes model, history and pictures."""
-    output = _writable_folder(arguments.output)
+    output = Path(arguments.output)
+    state = output / "training.npz"
     import keras
     import numpy as np
 
     from keras_lenet import (
         callbacks,
+        checkpoints,
         datasets,
         files,
         models,
         plots,
         recipes,
     )
+
+    if state.exists() and not arguments.resume:
+        if not checkpoints.is_finished(state):
+            raise ValueError(
+                f"{state}: expected no training that was interrupted. "
+                "Received: one. Go on with it by `--resume`, start anew in "
+                "another folder by `--output`, or delete the file."
+            )
+        state.unlink()
 
     keras.utils.set_random_seed(arguments.seed)
     data = datasets.load_data(arguments.dataset, arguments.data_dir)
@@ -73,6 +96,8 @@ def train(arguments: argparse.Namespace) -> None:
         model.compile(
             "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
         )
+    datasets.check_labels(y_test, model.num_classes)
+    _make_writable(output)
     model.summary()
     batches = datasets.image_dataset_from_array(
         x_train,
@@ -101,14 +126,25 @@ def train(arguments: argparse.Namespace) -> None:
         .replace("}", "}}"),
         class_names=data.class_names,
     )
-    model.fit(
-        batches.repeat(),
-        steps_per_epoch=arguments.steps,
-        callbacks=[held_out, pictures],
-        shuffle=False,
-        # Without a terminal, a bar that moves fills the log.
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    # At steps that have an evaluation, so that executions can be long.
+    freq = arguments.eval_every * math.ceil(100 / arguments.eval_every)
+    resumable = checkpoints.ResumableTraining(state, batches, freq=freq)
+    with _signals(resumable.interrupt) as received:
+        try:
+            model.fit(
+                batches.repeat(),
+                steps_per_epoch=arguments.steps,
+                callbacks=[held_out, pictures, resumable],
+                shuffle=False,
+                # Without a terminal, a bar that moves fills the log.
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+        except KeyboardInterrupt:
+            raise _Interrupted(
+                received[0],
+                f"the training is saved in {state}. To go on, give the same "
+                "command with --resume.",
+            ) from None
     _, accuracy = model.evaluate(x_test, y_test, batch_size=500, verbose=0)
     print(f"accuracy on all {len(x_test):,} test images: {accuracy:.2%}")
 
@@ -121,6 +157,7 @@ def train(arguments: argparse.Namespace) -> None:
         "history.csv",
         "learning_curves.png",
         "predictions.png",
+        "training.npz",
     ):
         print(f"wrote {output / name}")
 
@@ -184,39 +221,39 @@ def predict(arguments: argparse.Namespace) -> None:
         print(f"{path}: {best} ({output[best]:.1%}){remark}")
 
 
+@contextlib.contextmanager
+def _signals(interrupt: Callable[[], None]) -> Iterator[list[int]]:
+    """Calls a function at Ctrl-C and SIGTERM; gives the numbers received."""
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        received.append(number)
+        interrupt()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _load_model(path: str) -> "LeNet5":
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-        ours = config["registered_name"] == "keras_lenet>LeNet5"
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile):
-        ours = False
-    if not ours:
-        raise ValueError(
-            f"{path}: expected a `.keras` file with a LeNet5, as `keras-lenet "
-            "train` writes it. Received: something else."
-        )
-    import keras
+    from keras_lenet.models import load_model
 
-    import keras_lenet.models  # noqa: F401
-
-    try:
-        model: LeNet5 = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise ValueError(
-            f"{path}: the model cannot be loaded, the file is damaged: {error}"
-        ) from error
-    return model
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    return load_model(path)
 
 
 def _read_picture(
     path: str, model: "LeNet5", invert: bool | None
 ) -> tuple["np.ndarray[Any, Any]", str]:
     """Returns a picture's pixels as the model was trained on them."""
-    import keras
     import numpy as np
+
+    from keras_lenet import files
 
     height, width = _image_size(model)
     channels = model.input_shape[-1]
@@ -225,24 +262,8 @@ def _read_picture(
             "The model must take grey or colour images, 1 or 3 channels. "
             f"Received: a model for {channels}."
         )
-    as_colour = {
-        "target_size": (height, width),
-        "interpolation": "bilinear",
-        "keep_aspect_ratio": True,
-    }
-    as_grey = {"color_mode": "grayscale"}
-    try:
-        pixels = np.asarray(
-            keras.utils.load_img(
-                path, **as_grey if channels == 1 else as_colour
-            )
-        )
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or "something else"
-        raise ValueError(
-            f"{path}: expected a picture, e.g. a PNG or JPEG file. "
-            f"Received: {reason}."
-        ) from error
+    with files.parsing(Path(path), "a picture"):
+        pixels = _pixels(Path(path), channels, (height, width))
     if channels == 3:
         return pixels, ""
     if pixels.dtype != np.uint8:
@@ -260,6 +281,39 @@ def _read_picture(
     if pixels.shape != (height, width):
         pixels = _fit(pixels, height, width, path)
     return pixels[..., np.newaxis], remark
+
+
+def _pixels(
+    path: Path, channels: int, size: tuple[int, int]
+) -> "np.ndarray[Any, Any]":
+    import keras
+    import numpy as np
+    from PIL import Image
+
+    from keras_lenet import files
+
+    # Of the formats that Pillow reads, some start other programs. To open a
+    # picture reads its size only.
+    with Image.open(
+        path, formats=("PNG", "JPEG", "BMP", "GIF", "TIFF")
+    ) as image:
+        files.check_inflation(
+            path,
+            "pixels",
+            math.prod(image.size) * len(image.getbands()),
+            path.stat().st_size,
+            # Those of a photograph, also of blank paper.
+            always=2**26,
+        )
+    as_colour = {
+        "target_size": size,
+        "interpolation": "bilinear",
+        "keep_aspect_ratio": True,
+    }
+    as_grey = {"color_mode": "grayscale"}
+    return np.asarray(
+        keras.utils.load_img(path, **as_grey if channels == 1 else as_colour)
+    )
 
 
 def _fit(
@@ -318,8 +372,7 @@ def _shape_text(shape: Sequence[int]) -> str:
     return f"{height}x{width} pixels and {channels} channel(s)"
 
 
-def _writable_folder(path: str) -> Path:
-    folder = Path(path)
+def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -327,9 +380,8 @@ def _writable_folder(path: str) -> Path:
     except OSError as error:
         raise ValueError(
             f"`--output` must be a folder that can be written to. "
-            f"Received: {path} ({error.strerror})."
+            f"Received: {folder} ({error.strerror})."
         ) from error
-    return folder
 
 
 class _Parser(argparse.ArgumentParser):
@@ -416,6 +468,12 @@ def _parser() -> argparse.ArgumentParser:
         default="lenet5-run",
         metavar="DIR",
         help="where to write (default: %(default)s)",
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the training that was interrupted in --output, with "
+        "the same other options; where there is none, start",
     )
     command.set_defaults(run=train)
 

@@ -227,7 +227,13 @@ def image_dataset_from_array(
     """
     images, labels = check_images_and_labels(images, labels, num_classes)
     count = len(images)
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+    if max(images.shape[1:3]) > 32:
+        raise ValueError(
+            "`images` must have at most 32x32 pixels. Received: images of "
+            f"shape {images.shape}. Shrink them first, e.g. with "
+            "`keras.layers.Resizing(32, 32)`."
+        )
+    if not is_positive_integer(batch_size):
         raise ValueError(
             "`batch_size` must be a positive integer. "
             f"Received: batch_size={batch_size!r}"
@@ -240,7 +246,11 @@ def image_dataset_from_array(
         )
     if seed is None:
         seed = random.getrandbits(32)
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+    if (
+        not isinstance(seed, (int, np.integer))
+        or isinstance(seed, bool)
+        or not 0 <= seed < 2**64
+    ):
         raise ValueError(
             "`seed` must be an integer from 0 to 2**64 - 1. "
             f"Received: seed={seed!r}"
@@ -399,7 +409,7 @@ def check_images_and_labels(
     Raises:
         ValueError: As for `image_dataset_from_array`.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = _as_array("images", images), _as_array("labels", labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4:
@@ -421,10 +431,19 @@ def check_images_and_labels(
             f"Received: {len(images)} images and {len(labels)} labels."
         )
     _check_images(images)
-    _check_labels(labels, num_classes)
+    check_labels(labels, num_classes)
     if images.dtype != np.uint8:
         images = images.astype("float32")
     return images, labels.astype("int64")
+
+
+def is_positive_integer(value: Any) -> bool:
+    """Returns whether a value is an integer, above 0 and not a boolean."""
+    return (
+        isinstance(value, (int, np.integer))
+        and not isinstance(value, bool)
+        and int(value) > 0
+    )
 
 
 def center_by_mass(images: Array, size: int = 28) -> Array:
@@ -456,6 +475,16 @@ def center_by_mass(images: Array, size: int = 28) -> Array:
         left = np.clip(round((size - 1) / 2 - column), 0, size - width)
         field[top : top + height, left : left + width] = image
     return fields
+
+
+def _as_array(name: str, values: npt.ArrayLike) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"`{name}` must be one array. Received: parts of different shapes "
+            f"({error}). Bring them to one shape."
+        ) from error
 
 
 def _check_images(images: Array) -> None:
@@ -490,14 +519,33 @@ def _check_images(images: Array) -> None:
             "as uint8 to a model with preprocessing, or divided by 255 to one "
             "without."
         )
+    if 0 < images.max() <= 1 / 255:
+        raise ValueError(
+            "`images` of floats must be in [0, 1]. Received: none above 1/255, "
+            f"the largest {images.max():.3g}, so they were divided by 255 "
+            "twice. Do it once."
+        )
 
 
-def _check_labels(labels: Array, num_classes: int | None) -> None:
+def check_labels(labels: Array, num_classes: int | None) -> None:
+    """Checks labels, of which no backend says reliably that they are wrong.
+
+    Args:
+        labels: Array of integers.
+        num_classes: Integer. If given, labels must be below it.
+
+    Raises:
+        ValueError: When they are no integers, negative, or too large.
+    """
     if labels.dtype.kind not in "iu":
+        # What is whole may be meant; the first that is not says more.
+        index = 0
+        if labels.dtype.kind == "f":
+            index = int((labels != np.floor(labels)).argmax())
         raise ValueError(
             "`labels` must be integers. Received: labels of dtype "
-            f"{labels.dtype}, e.g. {labels[0]!r} at index 0. If they are "
-            "whole numbers, convert them with `labels.astype('int64')`."
+            f"{labels.dtype}, e.g. {labels[index]!r} at index {index}. If they "
+            "are whole numbers, convert them with `labels.astype('int64')`."
         )
     wrong = labels < 0
     expected = "not negative"
@@ -510,6 +558,39 @@ def _check_labels(labels: Array, num_classes: int | None) -> None:
             f"`labels` must be {expected}. Received: {labels[index]}, first "
             f"at index {index}."
         )
+
+
+def check_targets(model: Any, y: Any) -> None:
+    """Checks labels for a compiled model whose loss takes them as integers.
+
+    Where one is out of range TensorFlow may raise an error or give NaN, JAX
+    gives a loss of zero, PyTorch raises an error or ignores it, and all make
+    an integer of 3.7.
+
+    Args:
+        model: A compiled Keras model.
+        y: What it is to be trained or evaluated on. Nothing but arrays is
+            checked.
+
+    Raises:
+        ValueError: When a label is no whole number, negative, or too large.
+    """
+    loss = model.loss
+    name = loss if isinstance(loss, str) else getattr(loss, "name", "")
+    shape = getattr(model, "output_shape", None)
+    if (
+        not str(name).endswith("sparse_categorical_crossentropy")
+        or getattr(loss, "ignore_class", None) is not None
+        or not isinstance(shape, tuple)
+        or not isinstance(shape[-1], int)
+        or not isinstance(y, np.ndarray)
+        or not y.size
+    ):
+        return
+    labels = y.ravel()
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
+        labels = labels.astype("int64")
+    check_labels(labels, shape[-1])
 
 
 def _permutation(count: int, seed: int, epoch: int) -> Array:

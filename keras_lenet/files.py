@@ -22,6 +22,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+# What `BestModelCheckpoint` adds to the entries of a `.keras` file.
+BEST_VALUE = "best_value.json"
+
 _FACTS = "facts"
 # Of what compression makes smaller than this, one refuses more than that.
 _MOST_INFLATION = 100
@@ -174,7 +177,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
         FileFormatError: When it is something else, or damaged.
     """
     path = Path(path)
-    with path.open("rb") as file, _parsing(path, "an `.npz` file"):
+    with path.open("rb") as file, parsing(path, "an `.npz` file"):
         arrays = {}
         with zipfile.ZipFile(file) as archive:
             for entry in checked_entries(path, archive):
@@ -223,11 +226,11 @@ def checked_entries(
             raise FileFormatError(
                 path, name, "stored or deflated", "something else"
             )
-        _check_inflation(
+        check_inflation(
             path, name, entry.file_size, min(entry.compress_size, size)
         )
     total = sum(entry.file_size for entry in entries)
-    _check_inflation(path, "all entries", total, size)
+    check_inflation(path, "all entries", total, size)
     return entries
 
 
@@ -273,7 +276,7 @@ def read_idx(path: str | os.PathLike[str], rank: int) -> Array:
     """
     path = Path(path)
     magic = bytes((0, 0, 8, rank))
-    with path.open("rb") as plain, _parsing(path, "an IDX file"):
+    with path.open("rb") as plain, parsing(path, "an IDX file"):
         stored = path.stat().st_size
         compressed = path.suffix == ".gz"
         file: Any = gzip.GzipFile(fileobj=plain) if compressed else plain
@@ -291,7 +294,7 @@ def read_idx(path: str | os.PathLike[str], rank: int) -> Array:
             raise FileFormatError(path, "sizes", "of at least 1", shape)
         size = math.prod(shape)
         if compressed:
-            _check_inflation(path, "values", size, stored)
+            check_inflation(path, "values", size, stored)
         elif size != stored - len(header):
             raise FileFormatError(
                 path,
@@ -303,8 +306,26 @@ def read_idx(path: str | os.PathLike[str], rank: int) -> Array:
     return values.reshape(shape)
 
 
-def _check_inflation(path: Path, field: str, size: int, stored: int) -> None:
-    if size > max(_ALWAYS_ALLOWED, stored * _MOST_INFLATION):
+def check_inflation(
+    path: Path,
+    field: str,
+    size: int,
+    stored: int,
+    always: int = _ALWAYS_ALLOWED,
+) -> None:
+    """Refuses what would take much more memory than there are bytes for it.
+
+    Args:
+        path: Path of the file.
+        field: String. What in the file it is.
+        size: Integer. How many bytes it would take.
+        stored: Integer. How many bytes of the file it has.
+        always: Integer. How many bytes are no matter.
+
+    Raises:
+        FileFormatError: When it would, and is not small.
+    """
+    if size > max(always, stored * _MOST_INFLATION):
         raise FileFormatError(
             path,
             field,
@@ -328,8 +349,13 @@ def _read_exactly(path: Path, field: str, size: int, file: Any) -> Array:
 
 
 @contextlib.contextmanager
-def _parsing(path: Path, what: str) -> Iterator[None]:
-    """Makes one kind of error of the many that a damaged file can cause."""
+def parsing(path: Path, what: str) -> Iterator[None]:
+    """Makes one kind of error of the many that a damaged file can cause.
+
+    Args:
+        path: Path of the file.
+        what: String. What the file should be.
+    """
     try:
         yield
     except FileFormatError:

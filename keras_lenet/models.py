@@ -3,14 +3,29 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lenet import compiled
-from keras_lenet.datasets import dataset_from_arrays
+from keras_lenet.datasets import (
+    check_targets,
+    dataset_from_arrays,
+    is_positive_integer,
+)
+from keras_lenet.files import (
+    BEST_VALUE,
+    FileFormatError,
+    checked_entries,
+    parsing,
+)
 from keras_lenet.layers import PadTo32, Tensor
 
 _DATA = ("x", "y", "sample_weight")
@@ -94,7 +109,7 @@ class LeNet5(keras.Model):
         name: str = "lenet5",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+        if not is_positive_integer(num_classes):
             raise ValueError(
                 "`num_classes` must be a positive integer. "
                 f"Received: num_classes={num_classes!r}"
@@ -172,6 +187,8 @@ class LeNet5(keras.Model):
     @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         arguments = _bind(super().fit, args, kwargs)
+        if self.compiled:
+            check_targets(self, arguments.get("y"))
         if self._may_replace_arrays():
             arguments = _replace_arrays_of_fit(arguments)
         steps = self._steps_asked_for = self.steps_per_execution
@@ -188,6 +205,8 @@ class LeNet5(keras.Model):
             # Called by `fit`, with an iterator made for its steps.
             return super().evaluate(*args, **kwargs)
         arguments = _bind(super().evaluate, args, kwargs)
+        if self.compiled:
+            check_targets(self, arguments.get("y"))
         if self._may_replace_arrays():
             arguments = _replace_arrays(arguments)
         with self._in_steps_asked_for():
@@ -248,6 +267,126 @@ class LeNet5(keras.Model):
             config["dtype"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+def load_model(path: str | os.PathLike[str]) -> LeNet5:
+    """Loads a `LeNet5` from a `.keras` file that anybody may have made.
+
+    `keras.saving.load_model` loads every registered class, and weights whose
+    bits have flipped. Here nothing but a `LeNet5` is loaded, all of it or
+    nothing: checksums, sizes and links are checked before.
+
+    Args:
+        path: Path of the file, as `model.save` writes it.
+
+    Returns:
+        A `LeNet5`, not compiled.
+
+    Raises:
+        FileFormatError: When it is something else, or damaged, or a weight is
+            not finite. It is a `ValueError`.
+
+    Example:
+
+    >>> from keras_lenet import LeNet5
+    >>> from keras_lenet.models import load_model
+    >>> path = getfixture("tmp_path") / "model.keras"
+    >>> LeNet5(num_classes=26).save(path)
+    >>> load_model(path).num_classes
+    26
+    """
+    path = Path(path)
+    with path.open("rb") as file, parsing(path, "a `.keras` file"):
+        with zipfile.ZipFile(file) as archive:
+            entries = checked_entries(path, archive)
+            # To read to the end compares the checksum.
+            contents = {e.filename: archive.read(e) for e in entries}
+        _check_config(path, contents)
+        _check_weights(path, contents["model.weights.h5"])
+        model: LeNet5 = keras.saving.load_model(
+            path, compile=False, safe_mode=True
+        )
+        for weight in model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise FileFormatError(
+                    path, weight.path, "finite", "numbers that are not"
+                )
+    return model
+
+
+def _check_config(path: Path, contents: dict[str, bytes]) -> None:
+    """Checks that it makes a LeNet-5 no larger than its weights."""
+    expected = {"config.json", "metadata.json", "model.weights.h5"}
+    if set(contents) - {BEST_VALUE} != expected:
+        raise FileFormatError(
+            path, "the entries", sorted(expected), sorted(contents)
+        )
+    outer = json.loads(contents["config.json"])
+    if outer["registered_name"] != "keras_lenet>LeNet5":
+        raise FileFormatError(
+            path,
+            "the model",
+            "a LeNet5, as `keras-lenet train` saves it",
+            outer["registered_name"],
+            "Load other models by `keras.saving.load_model`.",
+        )
+    config = outer["config"]
+    known = {*inspect.signature(LeNet5).parameters, "trainable"}
+    if not set(config) <= known:
+        raise FileFormatError(path, "arguments", "of LeNet5", sorted(config))
+    if not isinstance(config["classifier_activation"], str):
+        raise FileFormatError(
+            path,
+            "classifier_activation",
+            "by name",
+            config["classifier_activation"],
+        )
+    for made in _objects(config["dtype"]):
+        if made.get("module") != "keras" or "Policy" not in made["class_name"]:
+            raise FileFormatError(path, "dtype", "a policy of Keras", made)
+    least = config["num_classes"] + config["input_shape"][-1]
+    if least > len(contents["model.weights.h5"]):
+        raise FileFormatError(
+            path, "sizes", "of its weights", f"{least} channels and classes"
+        )
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Yields all objects that a configuration would make."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield config
+        for part in config.values():
+            yield from _objects(part)
+
+
+def _check_weights(path: Path, content: bytes) -> None:
+    """Checks that nothing leads out of an HDF5 file or unfolds in memory."""
+    import h5py
+
+    def check(group: Any) -> None:
+        for name in group:
+            field = f"model.weights.h5{group.name}/{name}"
+            link = group.get(name, getlink=True)
+            if type(link) is not h5py.HardLink:
+                raise FileFormatError(
+                    path, field, "in the file itself", type(link).__name__
+                )
+            part = group[name]
+            if isinstance(part, h5py.Group):
+                check(part)
+            elif (
+                part.is_virtual
+                or part.external
+                or part.compression
+                or part.nbytes > len(content)
+            ):
+                raise FileFormatError(
+                    path, field, "with its numbers as they are", part
+                )
+
+    with h5py.File(io.BytesIO(content)) as file:
+        check(file)
 
 
 def _bind(

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lenet.datasets import is_positive_integer
 from keras_lenet.layers import Tensor
 
 
@@ -176,11 +177,7 @@ def fast(steps: int, from_logits: bool = False) -> dict[str, Any]:
 
 
 def _check_steps(steps: Any) -> None:
-    if (
-        not isinstance(steps, (int, np.integer))
-        or isinstance(steps, bool)
-        or steps < 1
-    ):
+    if not is_positive_integer(steps):
         raise ValueError(
             f"`steps` must be a positive integer. Received: steps={steps!r}"
         )

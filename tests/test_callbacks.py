@@ -588,7 +588,9 @@ def test_training_goes_on_with_one_warning_when_drawing_fails(data, tmp_path):
     callback = predictions_callback(
         data, tmp_path, filepath=tmp_path / "file" / "x.png", freq=1
     )
-    with pytest.warns(RuntimeWarning, match="could not draw") as warned:
+    with pytest.warns(
+        RuntimeWarning, match="SamplePredictions failed at"
+    ) as warned:
         run = train(data, [callback])
     assert [w.category for w in warned].count(RuntimeWarning) == 1
     assert_same_run(undisturbed(), run)
@@ -679,7 +681,7 @@ def test_held_out_evaluation_rejects_what_has_no_end():
 
 
 def test_held_out_evaluation_says_that_there_was_nothing_to_evaluate(data):
-    with pytest.raises(RuntimeError, match="at least one batch"):
+    with pytest.warns(RuntimeWarning, match="at least one batch"):
         train(data, [HeldOutEvaluation(Batches(), 1)])
 
 
