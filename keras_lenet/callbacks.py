@@ -315,8 +315,6 @@ class HeldOutEvaluation(PeriodicCallback):
         super().set_state(state)
         self.history = state["history"]
         self._offset = state["offset"]
-        if self.filename and self.history and is_first_process():
-            self._write(self.filename)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_begin(epoch, logs)

@@ -5,7 +5,6 @@ import importlib
 import inspect
 import itertools
 import json
-import math
 import os
 import platform
 import random
@@ -138,7 +137,8 @@ class ResumableTraining(PeriodicCallback):
 
     def set_params(self, params: Any) -> None:
         super().set_params(params)
-        self._before = self._in_this_fit()
+        # Keras gives them to one callback after the other.
+        self._before = [c for c in self._to_save() if c.params is params]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
@@ -229,7 +229,7 @@ class ResumableTraining(PeriodicCallback):
         write_arrays(self.filepath, arrays, _pack(facts, arrays))
         self._saved_step = step
 
-    def _in_this_fit(self) -> list[keras.callbacks.Callback]:
+    def _to_save(self) -> list[keras.callbacks.Callback]:
         """Returns the callbacks whose state belongs to the training."""
         ours = [
             callback
@@ -239,15 +239,13 @@ class ResumableTraining(PeriodicCallback):
         return [*ours, *(c for c in self.callbacks if c not in ours)]
 
     def _check_order(self) -> None:
-        now = self._in_this_fit()
-        if now != self._before or any(
-            callback.params is not self.params for callback in now
-        ):
+        names = [type(c).__name__ for c in self._to_save()]
+        before = [type(c).__name__ for c in self._before]
+        if names != before:
             raise ValueError(
                 "`ResumableTraining` must be the last in the list of callbacks "
-                "given to `fit`, which must have all those in its `callbacks`. "
-                f"Received: {[type(callback).__name__ for callback in now]}, "
-                "not all before it."
+                f"given to `fit`, here after {names}. Received: only {before} "
+                "before it."
             )
 
     def _describe(self) -> dict[str, Any]:
@@ -481,17 +479,12 @@ class BestModelCheckpoint(keras.callbacks.Callback):
         if self.monitor not in logs:
             return
         value = float(logs[self.monitor])
+        self._check_finite([np.array(value)])
         sign = 1 if self.mode == "min" else -1
         if self.best is not None and not sign * value < sign * self.best:
             return
         model = self.model
-        if not math.isfinite(value) or not all(
-            np.isfinite(array).all() for array in values_of(model.weights)
-        ):
-            raise FloatingPointError(
-                f"{self.monitor} is {value} or weights are not finite, "
-                f"so {self.filepath} stays as it is"
-            )
+        self._check_finite(values_of(model.weights))
         if not is_first_process():
             self.best = value
             return
@@ -503,6 +496,13 @@ class BestModelCheckpoint(keras.callbacks.Callback):
         self.best = value
         if self.verbose:
             print(f"{self.filepath}: saved, {self.monitor} is {value:.4f}")
+
+    def _check_finite(self, values: list[Array]) -> None:
+        if not all(np.isfinite(value).all() for value in values):
+            raise FloatingPointError(
+                f"{self.monitor} or a weight is not finite, so "
+                f"{self.filepath} stays as it is"
+            )
 
 
 def _direction(monitor: str) -> str:

@@ -16,9 +16,56 @@ try:
 except ImportError:
     HAS_TENSORFLOW = False
 
+BACKEND = keras.backend.backend()
+
 needs_tensorflow = pytest.mark.skipif(
     not HAS_TENSORFLOW, reason="TensorFlow cannot be imported"
 )
+
+# What reads and writes files does not ask Keras what it computes with.
+once = pytest.mark.skipif(
+    HAS_TENSORFLOW and BACKEND != "tensorflow",
+    reason="the same on every backend, runs on TensorFlow",
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full", action="store_true", help="inject faults for an hour"
+    )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what was injected and what survived."""
+    lines = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", [])
+        if name == "survived" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("reliability: injected, survived")
+        for family, injected, survived in sorted(lines):
+            terminalreporter.line(f"{injected:6} {survived:6}  {family}")
+
+
+@pytest.fixture
+def full(request):
+    """Returns whether to take the time for many more faults."""
+    return request.config.getoption("--full")
+
+
+@pytest.fixture
+def all_survive(record_property):
+    """Counts what was injected and what survived, of which nothing may lack."""
+
+    def check(family, outcomes):
+        outcomes = list(outcomes)
+        record_property("survived", (family, len(outcomes), sum(outcomes)))
+        assert outcomes and all(outcomes), family
+
+    return check
 
 
 def run_python(code, *arguments, cwd=None):
