@@ -512,6 +512,8 @@ class SamplePredictions(PeriodicCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=150)
+        # Or it waits for the garbage collector, as its parts know each other.
+        figure.clear()
 
 
 def check_file(path: Path, name: str, suffix: str = "") -> None:
