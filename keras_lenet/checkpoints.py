@@ -5,6 +5,7 @@ import importlib
 import inspect
 import itertools
 import json
+import math
 import os
 import platform
 import random
@@ -214,12 +215,10 @@ class ResumableTraining(PeriodicCallback):
                 )
         history = model.history
         facts = {
+            **self.get_state(),
             "fingerprint": self._fingerprint,
             "step": step,
             "epoch": epoch,
-            "steps_before_epoch": self._steps_before_epoch,
-            "updates_before": self._updates_before,
-            "next_step": self._next_step,
             "finished": self._finished,
             "stopped": bool(model.stop_training),
             "random": _random_state(),
@@ -263,7 +262,10 @@ class ResumableTraining(PeriodicCallback):
             "model": [layer.get_config() for layer in model.layers],
             "compile": model.get_compile_config(),
             "steps_per_epoch": self.params["steps"],
-            "callbacks": [type(callback).__name__ for callback in self._before],
+            "callbacks": [
+                {type(callback).__name__: getattr(callback, "freq", None)}
+                for callback in self._before
+            ],
             "data": None,
         }
         if self.dataset is not None:
@@ -315,6 +317,10 @@ class ResumableTraining(PeriodicCallback):
         for group, of_group in values.items():
             assign(groups[group], of_group)
         super().set_state(state)
+        # This one's `freq` may be another than before.
+        self._next_step = math.inf
+        if isinstance(self.freq, int):
+            self._next_step = (step // self.freq + 1) * self.freq
         for callback, saved in zip(
             self._before, state["callbacks"], strict=True
         ):

@@ -80,7 +80,9 @@ class LeNet5(keras.Model):
 
     Raises:
         ValueError: When `num_classes` is not a positive integer, or
-            `input_shape` is not of the form above.
+            `input_shape` is not of the form above. From `fit` and `evaluate`,
+            when a label of an array is not from 0 to `num_classes - 1`, or a
+            crossentropy's `from_logits` does not fit the activation.
 
     Example:
 
@@ -187,8 +189,7 @@ class LeNet5(keras.Model):
     @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         arguments = _bind(super().fit, args, kwargs)
-        if self.compiled:
-            check_targets(self, arguments.get("y"))
+        self._check(arguments)
         if self._may_replace_arrays():
             arguments = _replace_arrays_of_fit(arguments)
         steps = self._steps_asked_for = self.steps_per_execution
@@ -205,8 +206,7 @@ class LeNet5(keras.Model):
             # Called by `fit`, with an iterator made for its steps.
             return super().evaluate(*args, **kwargs)
         arguments = _bind(super().evaluate, args, kwargs)
-        if self.compiled:
-            check_targets(self, arguments.get("y"))
+        self._check(arguments)
         if self._may_replace_arrays():
             arguments = _replace_arrays(arguments)
         with self._in_steps_asked_for():
@@ -218,6 +218,26 @@ class LeNet5(keras.Model):
             arguments = _replace_arrays(arguments)
         with self._in_steps_asked_for():
             return super().predict(**arguments)
+
+    def _check(self, arguments: dict[str, Any]) -> None:
+        """Refuses what Keras would train on without a word."""
+        if not self.compiled:
+            return
+        check_targets(self, arguments.get("y"))
+        loss: Any = self.loss
+        name = loss if isinstance(loss, str) else getattr(loss, "name", "")
+        activation = self.classifier_activation
+        logits = activation is keras.activations.linear
+        if (
+            str(name).endswith("categorical_crossentropy")
+            and (logits or activation is keras.activations.softmax)
+            and logits != _takes_logits(loss)
+        ):
+            raise ValueError(
+                f"`loss` must have from_logits={logits}, as the model has "
+                f"classifier_activation={activation.__name__!r}. Received: "
+                f"loss={loss!r} with from_logits={not logits}."
+            )
 
     def _may_replace_arrays(self) -> bool:
         if keras.backend.backend() != "tensorflow":
@@ -387,6 +407,12 @@ def _check_weights(path: Path, content: bytes) -> None:
 
     with h5py.File(io.BytesIO(content)) as file:
         check(file)
+
+
+def _takes_logits(loss: Any) -> bool:
+    if not isinstance(loss, keras.losses.Loss):
+        return False
+    return bool(loss.get_config().get("from_logits"))
 
 
 def _bind(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import run_python
 
-from keras_lenet import LeNet5
+from keras_lenet import LeNet5, recipes
 
 needs_tensorflow_backend = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about tf.data in Keras"
@@ -364,3 +364,23 @@ def test_importing_the_package_does_not_import_a_backend():
     code = "import sys, keras_lenet; print('keras' in sys.modules)"
     output = run_python(code)
     assert output.strip() == "False"
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_a_loss_that_expects_what_the_model_does_not_give_is_refused(
+    activation, generator
+):
+    model = LeNet5(classifier_activation=activation)
+    images = generator.integers(0, 256, (4, 28, 28, 1))
+    labels = generator.integers(0, 10, 4)
+    for make in (
+        keras.losses.SparseCategoricalCrossentropy,
+        recipes.SmoothedSparseCategoricalCrossentropy,
+    ):
+        model.compile(loss=make(from_logits=activation is not None))
+        right = f"from_logits={activation is None}"
+        for method in (model.fit, model.evaluate):
+            with pytest.raises(ValueError, match=f"`loss` must have {right}"):
+                method(images, labels, verbose=0)
+        model.compile(loss=make(from_logits=activation is None))
+        model.evaluate(images, labels, verbose=0)

@@ -199,9 +199,9 @@ def memory():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20
 
-images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1))
+images = np.random.default_rng().integers(0, 256, (1, 28, 28, 1))
 callback = SamplePredictions(
-    images.astype("uint8"), np.arange(6), 1, sys.argv[1] + "/a.png"
+    images.astype("uint8"), [3], 1, sys.argv[1] + "/a.png"
 )
 model = LeNet5()
 model.compile("adam", "sparse_categorical_crossentropy")
@@ -212,10 +212,9 @@ for step in range(5):
 before = memory()
 for step in range(int(sys.argv[2])):
     callback.look(step, 0)
-print(memory() - before, "matplotlib.pyplot" in sys.modules)
+print(memory() - before)
 """
     number = 500 if full else 60
-    added, pyplot = run_python(code, str(tmp_path), str(number)).split()
-    assert float(added) < 20, added
-    assert pyplot == "False"
+    added = float(run_python(code, str(tmp_path), str(number)))
+    assert added < 20
     all_survive("pictures", [True] * number)

@@ -1,11 +1,11 @@
 """A training that was interrupted becomes the one that was not."""
 
 import csv
-import os
 import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -45,7 +45,8 @@ def test_it_goes_on_from_every_step_as_if_nothing_had_been(
         again = make_model() if full or step % 11 == 5 else model
         for weight in again.weights:
             weight.assign(generator.random(weight.shape))
-        outcomes.append(are_same(train(path, again), whole))
+        resumed = train(path, again, freq="epoch", verbose=0)
+        outcomes.append(are_same(resumed, whole))
     all_survive("interrupted at every step and resumed", outcomes)
 
 
@@ -70,35 +71,46 @@ def test_the_command_line_survives_being_killed(
             rows = list(csv.reader(file))
         return [keras.ops.convert_to_numpy(w) for w in model.weights], rows
 
-    whole = subprocess.Popen(
-        [*command, "--output", "whole"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    outcomes = []
-    killed = [*command, "--output", "killed", "--resume"]
-    for _ in range(50 if full else 5):
-        process = subprocess.Popen(
-            killed,
+    def run(folder):
+        arguments = [*command, "--output", folder, "--resume"]
+        return subprocess.Popen(
+            arguments,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        # Anywhere in the first steps that it makes, or goes on with.
-        lines = generator.integers(1, 12)
-        for line in process.stdout:
-            lines -= line.startswith("step ")
-            if not lines:
-                break
-        os.kill(process.pid, signal.SIGKILL)
+
+    def run_and_kill(folder, times):
+        outcomes = []
+        for _ in range(times):
+            process = run(folder)
+            # Anywhere in the first steps that it makes, or goes on with.
+            lines = generator.integers(1, 12)
+            for line in process.stdout:
+                lines -= line.startswith("step ")
+                if not lines:
+                    break
+            process.kill()
+            process.communicate()
+            outcomes.append(process.returncode == -signal.SIGKILL)
+        process = run(folder)
         process.communicate()
-        outcomes.append(process.returncode == -signal.SIGKILL)
-    subprocess.run(killed, cwd=tmp_path, check=True, capture_output=True)
-    assert whole.wait() == 0
-    same = are_same(results("killed"), results("whole"))
-    all_survive(
-        "command line killed by kill -9 and resumed",
-        [outcome and same for outcome in outcomes],
-    )
+        return [process.returncode == 0, *outcomes]
+
+    # At the same time, for there is more than one core.
+    times = {"whole": 0, "first": 30 if full else 3, "other": 20 if full else 2}
+    with ThreadPoolExecutor() as pool:
+        ended = dict(
+            zip(
+                times,
+                pool.map(run_and_kill, times, times.values()),
+                strict=True,
+            )
+        )
+    outcomes = []
+    for folder in ("first", "other"):
+        same = are_same(results(folder), results("whole"))
+        outcomes += [same and end for end in ended[folder][1:]]
+    assert all(end[0] for end in ended.values())
+    all_survive("command line killed by kill -9 and resumed", outcomes)
