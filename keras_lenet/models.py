@@ -292,8 +292,8 @@ class LeNet5(keras.Model):
 def load_model(path: str | os.PathLike[str]) -> LeNet5:
     """Loads a `LeNet5` from a `.keras` file that anybody may have made.
 
-    `keras.saving.load_model` loads every registered class, and weights whose
-    bits have flipped. Here nothing but a `LeNet5` is loaded, all of it or
+    `keras.saving.load_model` makes whatever registered class the file asks
+    for, of any size. Here nothing but a `LeNet5` is loaded, all of it or
     nothing: checksums, sizes and links are checked before.
 
     Args:
