@@ -259,7 +259,7 @@ class ResumableTraining(PeriodicCallback):
                 "backend": f"{backend} {version}",
                 "machine": platform.machine(),
             },
-            "model": [layer.get_config() for layer in model.layers],
+            "model": [_config_of(layer) for layer in model.layers],
             "compile": model.get_compile_config(),
             "steps_per_epoch": self.params["steps"],
             "callbacks": [
@@ -515,6 +515,14 @@ def _direction(monitor: str) -> str:
     if monitor.endswith(("loss", "error")):
         return "min"
     return "max" if monitor.endswith("accuracy") else "auto"
+
+
+def _config_of(layer: Any) -> Any:
+    try:
+        return layer.get_config()
+    except NotImplementedError:
+        # A layer of the user's, which need not be one that can be saved.
+        return type(layer).__name__
 
 
 def _variables(model: Any) -> dict[str, list[Any]]:
