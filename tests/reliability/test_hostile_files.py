@@ -136,10 +136,14 @@ def test_damaged_npz_and_keras_files_are_refused(
             for _ in range(4000 if full else 400):
                 path.write_bytes(mutate(content, generator))
                 found = refuses(read, path)
+                # Of others' files it is not known what should be in them.
+                whole = name != "state.npz" or set(found or arrays) == set(
+                    arrays
+                )
                 outcomes.append(
                     found is None
                     or (
-                        set(found) == set(arrays)
+                        whole
                         and all(
                             np.array_equal(found[k], arrays[k]) for k in found
                         )
@@ -442,5 +446,7 @@ def test_attacks_are_refused(tmp_path, all_survive, capsys, monkeypatch):
         )
         outcomes.append(survived)
         assert survived, (make.__name__, code, error)
+        # Before a backend, whose memory is not traced, tries to make them.
+        assert make is not billion_classes or "expected sizes" in error
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     all_survive("attack files", outcomes)
