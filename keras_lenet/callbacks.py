@@ -71,7 +71,7 @@ class PeriodicCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._steps_before_epoch = 0
-        self._updates_before = int(self.model.optimizer.iterations)
+        self._updates_before = _count_updates(self.model)
         self._next_step: float = math.inf
         if isinstance(self.freq, int):
             self._next_step = self.freq
@@ -114,7 +114,7 @@ class PeriodicCallback(keras.callbacks.Callback):
         else:
             # The last execution of an epoch may have had fewer steps than the
             # others, which only the optimizer has counted.
-            updates = int(model.optimizer.iterations) - self._updates_before
+            updates = _count_updates(model) - self._updates_before
             per_update = model.optimizer.gradient_accumulation_steps or 1
             self._steps_before_epoch = updates * per_update
         if self.freq == "epoch":
@@ -388,9 +388,14 @@ class HeldOutEvaluation(PeriodicCallback):
     def _evaluate(self, model: Any, data: Any, step: int) -> dict[str, Any]:
         sums: list[Array] | None = None
         for batch in self._batches(data, step):
+            even, times = _for_all_devices(batch)
             # This resets the metrics first.
-            model.test_on_batch(*batch)
-            sums = _add(values_of(model.metrics_variables), sums)
+            model.test_on_batch(*even)
+            of_batch = [
+                (value / times).astype(value.dtype)
+                for value in values_of(model.metrics_variables)
+            ]
+            sums = _add(of_batch, sums)
         if sums is None:
             raise RuntimeError(
                 "HeldOutEvaluation: `data` must give at least one batch. "
@@ -503,7 +508,9 @@ class SamplePredictions(PeriodicCallback):
         path = Path(self.filepath.format(step=step, epoch=epoch + 1))
         model = self.model
         with _undisturbed(model):
-            outputs = model.predict_on_batch(self.images)
+            # It may be more: what every device gave for the whole batch.
+            images, _ = _for_all_devices(self.images)
+            outputs = model.predict_on_batch(images)[: len(self.images)]
         figure = plots.plot_predictions(
             self.images, self.labels, outputs, self.class_names
         )
@@ -558,6 +565,26 @@ def is_first_process() -> bool:
     import jax
 
     return bool(jax.process_index() == 0)
+
+
+def _for_all_devices(batch: Any) -> tuple[Any, int]:
+    """Repeats a batch until all devices can have as many of its samples.
+
+    Args:
+        batch: Array, or tuple of arrays.
+
+    Returns:
+        The batch, and how many times it is in there.
+    """
+    if keras.distribution.distribution() is None:
+        return batch, 1
+    import jax
+
+    devices = jax.local_device_count()
+    times = devices // math.gcd(devices, _length((batch,)))
+    return keras.tree.map_structure(
+        lambda array: np.concatenate([array] * times), batch
+    ), times
 
 
 def _ends_data(error: Exception) -> bool:
@@ -622,6 +649,11 @@ def _undisturbed_torch(model: Any) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def _count_updates(model: Any) -> int:
+    # With a distribution strategy of TensorFlow there is no `int` of it.
+    return int(values_of([model.optimizer.iterations])[0])
 
 
 def values_of(variables: Iterable[Any]) -> list[Array]:

@@ -1,5 +1,6 @@
 """Callbacks that keep what a training has reached, whatever happens."""
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -158,6 +159,7 @@ class ResumableTraining(PeriodicCallback):
             self.dataset.batch_order.start_at(0)
         if self.filepath.exists():
             self._resume()
+        _check_that_all_resume(self.filepath, self._saved_step)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -333,7 +335,7 @@ class ResumableTraining(PeriodicCallback):
         done = epoch >= epochs or (state["finished"] and state["stopped"])
         self._to_pass = 0 if done else to_pass
         model._initial_epoch = max(epoch, epochs) if done else epoch
-        if self.verbose:
+        if self.verbose and is_first_process():
             what = "finished" if done else f"goes on in epoch {epoch + 1}"
             print(f"{self.filepath}: the training {what}, after {step} steps.")
 
@@ -496,7 +498,8 @@ class BestModelCheckpoint(keras.callbacks.Callback):
             return
         found = {"monitor": self.monitor, "mode": self.mode, "best": value}
         with replacing(self.filepath) as temporary:
-            model.save(temporary)
+            with alone():
+                model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(BEST_VALUE, json.dumps(found))
         self.best = value
@@ -509,6 +512,17 @@ class BestModelCheckpoint(keras.callbacks.Callback):
                 f"{self.monitor} or a weight is not finite, so "
                 f"{self.filepath} stays as it is"
             )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Lets Keras not wait for other processes when it makes an array."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _direction(monitor: str) -> str:
@@ -573,6 +587,24 @@ def _of_group(
 def _as_numbers(value: Array) -> Array:
     # Files of NumPy do not know bfloat16.
     return value.astype("float32") if value.dtype.kind == "V" else value
+
+
+def _check_that_all_resume(path: Path, step: int) -> None:
+    """Checks that all processes go on from the same step, or none would."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return
+    steps = multihost_utils.process_allgather(np.array(step)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"{path}: expected the same file in all processes, on a file "
+            f"system that they share. Received: steps {steps}, -1 where there "
+            "is no file."
+        )
 
 
 def _random_state() -> dict[str, Any]:

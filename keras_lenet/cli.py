@@ -64,6 +64,7 @@ def train(arguments: argparse.Namespace) -> None:
     """Trains as the recipe does, and writes model, history and pictures."""
     output = Path(arguments.output)
     state = output / "training.npz"
+    devices = _join_processes(arguments)
     import keras
     import numpy as np
 
@@ -77,7 +78,13 @@ def train(arguments: argparse.Namespace) -> None:
         recipes,
     )
 
-    if state.exists() and not arguments.resume:
+    first = callbacks.is_first_process()
+    if arguments.batch_size % devices:
+        raise ValueError(
+            f"`--batch-size` must be a multiple of {devices}, the number of "
+            f"devices. Received: --batch-size {arguments.batch_size}."
+        )
+    if state.exists() and not arguments.resume and first:
         if not checkpoints.is_finished(state):
             raise ValueError(
                 f"{state}: expected no training that was interrupted. "
@@ -97,8 +104,9 @@ def train(arguments: argparse.Namespace) -> None:
             "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
         )
     datasets.check_labels(y_test, model.num_classes)
-    _make_writable(output)
-    model.summary()
+    if first:
+        _make_writable(output)
+        model.summary()
     batches = datasets.image_dataset_from_array(
         x_train,
         y_train,
@@ -137,7 +145,7 @@ def train(arguments: argparse.Namespace) -> None:
                 callbacks=[held_out, pictures, resumable],
                 shuffle=False,
                 # Without a terminal, a bar that moves fills the log.
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=(1 if sys.stdout.isatty() else 2) if first else 0,
             )
         except KeyboardInterrupt:
             raise _Interrupted(
@@ -145,11 +153,18 @@ def train(arguments: argparse.Namespace) -> None:
                 f"the training is saved in {state}. To go on, give the same "
                 "command with --resume.",
             ) from None
+    if not first:
+        return
+    with files.replacing(output / "model.keras") as temporary:
+        with checkpoints.alone():
+            model.save(temporary)
+    if devices > 1:
+        # The others do not take part any more.
+        keras.distribution.set_distribution(None)
+        model = keras.saving.load_model(output / "model.keras")
     _, accuracy = model.evaluate(x_test, y_test, batch_size=500, verbose=0)
     print(f"accuracy on all {len(x_test):,} test images: {accuracy:.2%}")
 
-    with files.replacing(output / "model.keras") as temporary:
-        model.save(temporary)
     with files.replacing(output / "learning_curves.png") as temporary:
         plots.plot_history(held_out.history).savefig(temporary, dpi=150)
     for name in (
@@ -219,6 +234,41 @@ def predict(arguments: argparse.Namespace) -> None:
     ):
         best = int(output.argmax())
         print(f"{path}: {best} ({output[best]:.1%}){remark}")
+
+
+def _join_processes(arguments: argparse.Namespace) -> int:
+    """Lets several processes train together; returns how many devices do."""
+    given = {
+        "--coordinator": arguments.coordinator,
+        "--num-processes": arguments.num_processes,
+        "--process-id": arguments.process_id,
+    }
+    missing = [flag for flag, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return 1
+    import keras
+
+    if missing or keras.backend.backend() != "jax":
+        raise ValueError(
+            f"{', '.join(given)} must be given together, with --backend jax. "
+            f"Received: none of {', '.join(missing) or 'these missing'}, and "
+            f"the backend {keras.backend.backend()}."
+        )
+    if arguments.process_id >= arguments.num_processes:
+        raise ValueError(
+            "`--process-id` must be below --num-processes. Received: "
+            f"{arguments.process_id} of {arguments.num_processes}."
+        )
+    import jax
+
+    # What several processes on CPUs talk by.
+    name = "jax_cpu_collectives_implementation"
+    jax.config.update(name, "gloo")  # type: ignore[no-untyped-call]
+    jax.distributed.initialize(
+        arguments.coordinator, arguments.num_processes, arguments.process_id
+    )
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    return len(jax.devices())
 
 
 @contextlib.contextmanager
@@ -474,6 +524,27 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on with the training that was interrupted in --output, with "
         "the same other options; where there is none, start",
+    )
+    together = command.add_argument_group(
+        "several processes",
+        "Start the same command on every machine, with --backend jax.",
+    )
+    together.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where the first process listens",
+    )
+    together.add_argument(
+        "--num-processes",
+        type=_positive_integer,
+        metavar="N",
+        help="how many processes there are",
+    )
+    together.add_argument(
+        "--process-id",
+        type=_seed,
+        metavar="I",
+        help="which of them this is, from 0 on; the first writes and prints",
     )
     command.set_defaults(run=train)
 
