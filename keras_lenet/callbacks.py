@@ -611,6 +611,8 @@ def _undisturbed(model: Any) -> Iterator[None]:
         if built:
             random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
+        # Metrics that were built by this look have no value to get back.
+        model.reset_metrics()
         assign(variables, values)
         if keras.backend.backend() == "jax":
             _attach_jax_state(model)
@@ -664,8 +666,7 @@ def values_of(variables: Iterable[Any]) -> list[Array]:
 
 def assign(variables: Iterable[Any], values: Iterable[Array]) -> None:
     """Lets Keras variables hold other values."""
-    # Metrics may have got variables since the values were taken.
-    for variable, value in zip(variables, values, strict=False):
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 

@@ -155,16 +155,27 @@ def results(folder, name="0"):
         return weights, json.loads(str(saved["histories"]))
 
 
-def check_one_setup(code, folder, all_survive, family, **kwargs):
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """What one device makes of it."""
+    folder = tmp_path_factory.mktemp("one")
+    run(ONE, folder)
+    return results(folder)
+
+
+def check_one_setup(code, folder, one, all_survive, family, **kwargs):
     """Compares with one device, and an interrupted training with a whole."""
-    run(ONE, folder / "one")
+    cache = folder / "compiled"
+    kwargs |= {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     run(code, folder / "whole", **kwargs)
     run(code, folder / "resumed", stop=11, **kwargs)
     assert not (folder / "resumed" / "0.npz").exists()
     run(code, folder / "resumed", **kwargs)
-    one, whole, resumed = (
-        results(folder / name) for name in ("one", "whole", "resumed")
-    )
+    whole, resumed = (results(folder / name) for name in ("whole", "resumed"))
     for weight, same in zip(whole[0], one[0], strict=True):
         np.testing.assert_allclose(weight, same, atol=1e-4)
     for history, same in zip(whole[1], one[1], strict=True):
@@ -181,21 +192,23 @@ def check_one_setup(code, folder, all_survive, family, **kwargs):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
-def test_a_mirrored_strategy_trains_as_one_device(tmp_path, all_survive):
-    check_one_setup(MIRRORED, tmp_path, all_survive, "MirroredStrategy")
+def test_a_mirrored_strategy_trains_as_one_device(tmp_path, one, all_survive):
+    check_one_setup(MIRRORED, tmp_path, one, all_survive, "MirroredStrategy")
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
-def test_two_devices_train_as_one(tmp_path, all_survive):
+def test_two_devices_train_as_one(tmp_path, one, all_survive):
     flags = "--xla_force_host_platform_device_count=2"
     family = "DataParallel, two devices"
-    check_one_setup(PARALLEL, tmp_path, all_survive, family, XLA_FLAGS=flags)
+    check_one_setup(
+        PARALLEL, tmp_path, one, all_survive, family, XLA_FLAGS=flags
+    )
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
-def test_two_processes_train_as_one(tmp_path, all_survive):
+def test_two_processes_train_as_one(tmp_path, one, all_survive):
     family = "DataParallel, two processes"
-    check_one_setup(PROCESS, tmp_path, all_survive, family, processes=2)
+    check_one_setup(PROCESS, tmp_path, one, all_survive, family, processes=2)
     first, other = (results(tmp_path / "whole", name) for name in "01")
     np.testing.assert_equal(first, other)
 
