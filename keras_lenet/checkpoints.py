@@ -127,15 +127,17 @@ class ResumableTraining(PeriodicCallback):
         self.dataset = dataset
         self.callbacks = list(callbacks)
         self.verbose = verbose
-        self._interrupted = False
+        self._asked = False
 
     def interrupt(self) -> None:
         """Asks for the training to be saved and ended after this step.
 
         `fit` then raises `KeyboardInterrupt`. To be called by handlers of
-        signals, e.g. of the one by which a cluster announces its end.
+        signals, e.g. of the one by which a cluster announces its end. Where
+        several processes train together, one is enough, and all end at the
+        next save that is due.
         """
-        self._interrupted = True
+        self._asked = True
 
     def set_params(self, params: Any) -> None:
         super().set_params(params)
@@ -146,7 +148,8 @@ class ResumableTraining(PeriodicCallback):
         super().on_train_begin(logs)
         self._check_order()
         self._fingerprint = self._describe()
-        self._interrupted = False
+        self._asked = self._interrupted = False
+        self._alone = _count_processes() == 1
         # Between two epochs everybody has noted what became of the first.
         self._may_save = False
         self._due = False
@@ -178,16 +181,18 @@ class ResumableTraining(PeriodicCallback):
         if self._to_pass:
             return
         super().on_train_batch_begin(batch, logs)
-        if self._interrupted:
-            step = self._steps_before_epoch + batch
+        step = self._steps_before_epoch + batch
+        if self._asked and self._alone:
+            self._interrupted = True
             if step != self._saved_step:
                 self._look(step)
+        if self._interrupted:
             raise KeyboardInterrupt(f"interrupted after {step} steps")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._may_save = False
         super().on_epoch_end(epoch, logs)
-        self._due |= self._interrupted
+        self._due |= self._asked and self._alone
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.model._initial_epoch = None
@@ -201,7 +206,12 @@ class ResumableTraining(PeriodicCallback):
 
     def look(self, step: int, epoch: int) -> None:
         self._due = not self._may_save
-        if self._due or not is_first_process():
+        if self._due:
+            return
+        if not self._alone:
+            # One that ends leaves the others waiting.
+            self._interrupted = any(_of_all_processes(self._asked))
+        if not is_first_process():
             return
         model = self.model
         arrays = {
@@ -591,20 +601,31 @@ def _as_numbers(value: Array) -> Array:
 
 def _check_that_all_resume(path: Path, step: int) -> None:
     """Checks that all processes go on from the same step, or none would."""
-    if keras.backend.backend() != "jax":
-        return
-    import jax
-    from jax.experimental import multihost_utils
-
-    if jax.process_count() == 1:
-        return
-    steps = multihost_utils.process_allgather(np.array(step)).tolist()
+    steps = _of_all_processes(step)
     if len(set(steps)) > 1:
         raise ValueError(
             f"{path}: expected the same file in all processes, on a file "
             f"system that they share. Received: steps {steps}, -1 where there "
             "is no file."
         )
+
+
+def _count_processes() -> int:
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax
+
+    return int(jax.process_count())
+
+
+def _of_all_processes(value: int) -> list[int]:
+    """Returns what this number is in every process; all have to ask."""
+    if _count_processes() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    values = multihost_utils.process_allgather(np.array(value))
+    return [int(value) for value in values]
 
 
 def _random_state() -> dict[str, Any]:

@@ -149,7 +149,8 @@ def train(arguments: argparse.Namespace) -> None:
             )
         except KeyboardInterrupt:
             raise _Interrupted(
-                received[0],
+                # Where none came, another process has got one.
+                received[0] if received else signal.SIGTERM,
                 f"the training is saved in {state}. To go on, give the same "
                 "command with --resume.",
             ) from None
