@@ -1,38 +1,20 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 
-from keras_lenet.datasets import load_data
-
-try:
-    import tensorflow  # noqa: F401
-
-    HAS_TENSORFLOW = True
-except ImportError:
-    HAS_TENSORFLOW = False
-
-BACKEND = keras.backend.backend()
-
-needs_tensorflow = pytest.mark.skipif(
-    not HAS_TENSORFLOW, reason="TensorFlow cannot be imported"
-)
-
-# What reads and writes files does not ask Keras what it computes with.
-once = pytest.mark.skipif(
-    HAS_TENSORFLOW and BACKEND != "tensorflow",
-    reason="the same on every backend, runs on TensorFlow",
-)
+# Keras and TensorFlow take seconds to start, and the process of pytest that
+# only hands out the tests does without them.
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--full", action="store_true", help="inject faults for an hour"
     )
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("starts_first") is None)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -68,20 +50,11 @@ def all_survive(record_property):
     return check
 
 
-def run_python(code, *arguments, cwd=None):
-    """Runs code in a process of its own and returns what it printed."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory):
     """Lets JAX take what it compiled for one test for the others too."""
+    import keras
+
     if keras.backend.backend() == "jax":
         import jax
 
@@ -93,11 +66,15 @@ def _compile_once(tmp_path_factory):
 
 @pytest.fixture
 def generator():
+    import numpy as np
+
     return np.random.default_rng()
 
 
 @pytest.fixture(scope="session")
 def digits():
+    from keras_lenet.datasets import load_data
+
     return load_data("digits")
 
 
@@ -112,6 +89,8 @@ def mnist_dir():
 
 @pytest.fixture(autouse=True)
 def _restore_global_state():
+    import keras
+
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import throughput
-from conftest import HAS_TENSORFLOW, run_python
+from environment import BACKEND, HAS_TENSORFLOW, run_python
 from subjects import CHECKED_PASSES, SUBJECTS
 
 RUN = """
@@ -17,7 +17,6 @@ path = sys.argv.pop(1)
 sys.path.insert(0, os.path.dirname(path))
 runpy.run_path(path, run_name="__main__")
 """
-BACKEND = keras.backend.backend()
 IMAGES = 300
 
 # Subjects have processes and backends of their own, so once is enough.

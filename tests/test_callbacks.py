@@ -7,11 +7,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import HAS_TENSORFLOW, needs_tensorflow
+from environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
 
 from keras_lenet import HeldOutEvaluation, LeNet5, SamplePredictions
 
-BACKEND = keras.backend.backend()
 # Keras refuses more than one step per execution on PyTorch.
 STEPS_PER_EXECUTION = [1] if BACKEND == "torch" else [1, 3]
 

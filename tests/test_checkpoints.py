@@ -3,7 +3,7 @@ import random
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND, HAS_TENSORFLOW, needs_tensorflow
+from environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
 
 from keras_lenet import (
     BestModelCheckpoint,

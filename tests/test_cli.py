@@ -8,13 +8,11 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow, run_python
+from environment import BACKEND, needs_tensorflow, run_python
 from matplotlib.image import imsave
 
 from keras_lenet import LeNet5, __version__, cli, recipes
 from keras_lenet.cli import main
-
-BACKEND = keras.backend.backend()
 
 
 def keras_lenet(*arguments, cwd=None, **environment):

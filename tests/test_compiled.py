@@ -3,11 +3,9 @@ import types
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from environment import BACKEND, needs_tensorflow
 
 from keras_lenet import HeldOutEvaluation, LeNet5, compiled
-
-BACKEND = keras.backend.backend()
 
 
 class SeesBatches(keras.callbacks.Callback):

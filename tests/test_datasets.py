@@ -6,7 +6,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from conftest import HAS_TENSORFLOW, needs_tensorflow
+from environment import HAS_TENSORFLOW, needs_tensorflow
 
 from keras_lenet import datasets
 from keras_lenet.datasets import (

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from environment import needs_tensorflow
 
 from keras_lenet import PadTo32
 

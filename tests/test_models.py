@@ -3,7 +3,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import run_python
+from environment import run_python
 
 from keras_lenet import LeNet5, recipes
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import run_python
+from environment import run_python
 
 from keras_lenet.plots import plot_history, plot_predictions
 

@@ -1,11 +1,18 @@
-"""System calls that fail while a file is saved.
+"""System calls that fail while a file is saved, and kills.
 
-This is imported by many processes, so it imports little.
+    python faults.py killed_while_saving|killed_in_calls PATH NUMBER
+
+This forks, so it must not share a process with TensorFlow.
 """
 
 import io
+import json
 import os
+import random
 import signal
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +27,8 @@ def load(path):
     return facts["number"]
 
 
-def save(path, number):
-    arrays = {f"a/{i}": np.full(2_000, number) for i in range(4)}
+def save(path, number, size=2_000):
+    arrays = {f"a/{i}": np.full(size, number) for i in range(4)}
     files.write_arrays(path, arrays, {"number": number})
 
 
@@ -76,3 +83,50 @@ class failing_calls:
         io.open = self.open
         for name, function in self.functions.items():
             setattr(os, name, function)
+
+
+def killed_while_saving(path, times):
+    """Returns whether there was a file after each of so many kills."""
+    outcomes = []
+    number = 1
+    for _ in range(times):
+        reads, reports = os.pipe()
+        process = os.fork()
+        while process == 0:
+            save(path, number, size=20_000)
+            os.write(reports, number.to_bytes(4, "big"))
+            number += 1
+        os.close(reports)
+        reported = os.read(reads, 4)
+        time.sleep(random.random() * 0.03)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        while more := os.read(reads, 4):
+            reported = more
+        os.close(reads)
+        number = int.from_bytes(reported, "big")
+        # What was reported as saved is there, or the one after it.
+        outcomes.append(load(path) in (number, number + 1))
+        number += 2
+    return outcomes
+
+
+def killed_in_calls(path, number_of_calls):
+    """Returns whether there was a file after a kill in each of the calls."""
+    outcomes = []
+    for number in range(1, number_of_calls + 1):
+        save(path, 1)
+        process = os.fork()
+        if process == 0:
+            with failing_calls(number, None):
+                save(path, 2)
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        outcomes.append(killed and load(path) in (1, 2))
+    return outcomes
+
+
+if __name__ == "__main__":
+    inject, path, number = sys.argv[1:]
+    print(json.dumps(globals()[inject](Path(path), int(number))))

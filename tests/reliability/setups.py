@@ -86,15 +86,19 @@ def make_data():
     )
 
 
-def train(folder, interrupts=False, freq=1):
-    """Trains 16 steps; returns weights and histories."""
-    folder.mkdir(exist_ok=True)
-    images, labels, data = make_data()
+def make_model():
     keras.utils.set_random_seed(1)
     model = LeNet5(3, (12, 12, 1))
     model.compile(
         "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
+    return model
+
+
+def train(folder, model, interrupts=False, freq=1):
+    """Trains 16 steps; returns weights and histories."""
+    folder.mkdir(exist_ok=True)
+    images, labels, data = make_data()
     held_out = HeldOutEvaluation(
         (images[:40], labels[:40]),
         3,
@@ -138,12 +142,20 @@ def main(folder, setup, *arguments):
     folder = Path(folder)
     found = {}
     with SETUPS[setup](*arguments):
-        found["whole"] = train(folder / "whole")
+        model = make_model()
+        start = model.get_weights()
+        found["whole"] = train(folder / "whole", model)
+        # With the functions that are compiled, as a new one would begin.
+        model.set_weights(start)
+        for variable in model.optimizer.variables:
+            if "learning_rate" not in variable.path:
+                variable.assign(np.zeros(variable.shape))
         try:
-            train(folder / "resumed", interrupts=True, freq=5)
+            train(folder / "resumed", model, interrupts=True, freq=5)
         except KeyboardInterrupt as interrupt:
             found["interrupt"] = str(interrupt)
-        found["resumed"] = train(folder / "resumed", freq=5)
+        model.set_weights([np.ones_like(weight) for weight in start])
+        found["resumed"] = train(folder / "resumed", model, freq=5)
         if setup == "two_processes":
             found["shares"] = shares()
     name = "-".join(["found", *arguments[1:]])

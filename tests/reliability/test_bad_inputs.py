@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import HAS_TENSORFLOW
+from environment import HAS_TENSORFLOW
 
 from keras_lenet import (
     BestModelCheckpoint,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import setups
-from conftest import BACKEND, needs_tensorflow
+from environment import BACKEND, needs_tensorflow
 
 from keras_lenet.models import load_model
 
@@ -65,7 +65,7 @@ def found_by(setup, folder, addresses=((),)):
 
 def check(found, folder, interrupt):
     """Compares with one device, and an interrupted training with a whole."""
-    weights, histories = setups.train(folder / "one")
+    weights, histories = setups.train(folder / "one", setups.make_model())
     for weight, same in zip(found["whole"][0], weights, strict=True):
         np.testing.assert_allclose(weight, same, atol=1e-4)
     for history, same in zip(found["whole"][1], histories, strict=True):

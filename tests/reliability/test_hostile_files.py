@@ -15,7 +15,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import once
+from environment import once
 
 from keras_lenet import LeNet5
 from keras_lenet.cli import main
