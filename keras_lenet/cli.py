@@ -247,18 +247,22 @@ def _join_processes(arguments: argparse.Namespace) -> int:
     missing = [flag for flag, value in given.items() if value is None]
     if len(missing) == len(given):
         return 1
-    import keras
-
-    if missing or keras.backend.backend() != "jax":
+    if missing:
         raise ValueError(
-            f"{', '.join(given)} must be given together, with --backend jax. "
-            f"Received: none of {', '.join(missing) or 'these missing'}, and "
-            f"the backend {keras.backend.backend()}."
+            f"{', '.join(given)} must be given together. "
+            f"Received: no {', no '.join(missing)}."
         )
     if arguments.process_id >= arguments.num_processes:
         raise ValueError(
             "`--process-id` must be below --num-processes. Received: "
             f"{arguments.process_id} of {arguments.num_processes}."
+        )
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            "`--coordinator` needs --backend jax. "
+            f"Received: the backend {keras.backend.backend()}."
         )
     import jax
 

@@ -14,6 +14,8 @@ from matplotlib.image import imsave
 from keras_lenet import LeNet5, __version__, cli, recipes
 from keras_lenet.cli import main
 
+TOGETHER = "--coordinator host:1 --num-processes 2"
+
 
 def keras_lenet(*arguments, cwd=None, **environment):
     """Runs the command line as a person would."""
@@ -260,6 +262,9 @@ def make_bad_files(folder):
         ("predict MODEL gone.png", "gone.png"),
         ("predict MODEL text.png", "text.png"),
         ("predict MODEL blank.png", "blank.png: expected a character"),
+        ("train --coordinator h:1", "Received: no --num-processes, no --pro"),
+        ("train --process-id 0 --num-processes 2", "no --coordinator."),
+        (f"train {TOGETHER} --process-id 2", "Received: 2 of 2."),
         ("train --output text.png", "`--output` must be a folder"),
         ("train --output text.png/new", "`--output` must be a folder"),
         ("train --dataset gone", "Received: name='gone'"),
@@ -283,6 +288,20 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     assert error.count("\n") == 1
     after = sorted(path.name for path in tmp_path.iterdir())
     assert after == before
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="about the other backends")
+def test_several_processes_need_jax(capsys):
+    assert main(f"train {TOGETHER} --process-id 0".split()) == 2
+    assert f"Received: the backend {BACKEND}." in capsys.readouterr().err
+
+
+def test_every_device_gets_as_many_images(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_join_processes", lambda _: 3)
+    assert main(["train", "--batch-size", "100"]) == 2
+    assert "must be a multiple of 3, the" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
