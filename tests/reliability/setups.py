@@ -55,19 +55,15 @@ SETUPS = {
 
 
 class InterruptsInOneProcess(keras.callbacks.Callback):
-    """Asks for an interrupt, in the last process only, after 6 steps."""
+    """Asks for an interrupt after 6 steps, not in the first of processes."""
 
-    def __init__(self, resumable):
+    def __init__(self, resumable, process):
         super().__init__()
         self.resumable = resumable
+        self.process = process
 
     def on_train_batch_begin(self, batch, logs=None):
-        is_last = True
-        if keras.backend.backend() == "jax":
-            import jax
-
-            is_last = jax.process_index() == jax.process_count() - 1
-        if batch == 6 and is_last:
+        if batch == 6 and process_index() == self.process:
             self.resumable.interrupt()
 
 
@@ -95,9 +91,19 @@ def make_model():
     return model
 
 
-def train(folder, model, interrupts=False, freq=1):
+def process_index():
+    if keras.backend.backend() != "jax":
+        return 0
+    import jax
+
+    return jax.process_index()
+
+
+def train(folder, model, interrupts=None, freq=1):
     """Trains 16 steps; returns weights and histories."""
-    folder.mkdir(exist_ok=True)
+    # The first process alone writes, and has the state read by all.
+    own = folder / str(process_index())
+    own.mkdir(parents=True, exist_ok=True)
     images, labels, data = make_data()
     held_out = HeldOutEvaluation(
         (images[:40], labels[:40]),
@@ -105,7 +111,7 @@ def train(folder, model, interrupts=False, freq=1):
         sample_size=15,
         seed=2,
         batch_size=8,
-        filename=folder / "history.csv",
+        filename=own / "history.csv",
         strict=True,
     )
     resumable = ResumableTraining(
@@ -114,13 +120,13 @@ def train(folder, model, interrupts=False, freq=1):
     callbacks = [
         held_out,
         SamplePredictions(
-            images[:3], labels[:3], 8, folder / "{step}.png", strict=True
+            images[:3], labels[:3], 8, own / "{step}.png", strict=True
         ),
-        BestModelCheckpoint(folder / "best.keras", strict=True),
+        BestModelCheckpoint(own / "best.keras", strict=True),
         resumable,
     ]
-    if interrupts:
-        callbacks.append(InterruptsInOneProcess(resumable))
+    if interrupts is not None:
+        callbacks.append(InterruptsInOneProcess(resumable, interrupts))
     history = model.fit(
         data, epochs=2, callbacks=callbacks, verbose=0, shuffle=False
     ).history
@@ -151,7 +157,8 @@ def main(folder, setup, *arguments):
             if "learning_rate" not in variable.path:
                 variable.assign(np.zeros(variable.shape))
         try:
-            train(folder / "resumed", model, interrupts=True, freq=5)
+            last = 1 if arguments else 0
+            train(folder / "resumed", model, interrupts=last, freq=5)
         except KeyboardInterrupt as interrupt:
             found["interrupt"] = str(interrupt)
         model.set_weights([np.ones_like(weight) for weight in start])

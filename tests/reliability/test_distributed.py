@@ -74,10 +74,11 @@ def check(found, folder, interrupt):
             np.testing.assert_allclose(history[name], same[name], atol=1e-4)
     assert found["interrupt"] == f"interrupted after {interrupt} steps"
     np.testing.assert_equal(found["resumed"], found["whole"])
-    expected = {"8.png", "16.png", "best.keras", "history.csv", "state.npz"}
     for name in ("whole", "resumed", "one"):
-        assert {path.name for path in (folder / name).iterdir()} == expected
-    best = load_model(folder / "whole" / "best.keras")
+        assert {path.name for path in (folder / name / "0").iterdir()} == {
+            *("8.png", "16.png", "best.keras", "history.csv")
+        }
+    best = load_model(folder / "whole" / "0" / "best.keras")
     assert best.count_params() == sum(weight.size for weight in weights)
 
 
@@ -103,6 +104,8 @@ def test_two_processes_train_as_one(tmp_path, all_survive):
     )
     # Asked for after 6, and possible at the save that comes next.
     check(found, tmp_path, interrupt=10)
+    for name in ("whole", "resumed"):
+        assert not list((tmp_path / name / "1").iterdir())
     shares = found.pop("shares"), other.pop("shares")
     assert found == other
     assert all(len(share) == 8 for half in shares for share in half)
