@@ -99,9 +99,9 @@ def process_index():
     return jax.process_index()
 
 
-def train(folder, model, interrupts=None, freq=1):
+def train(folder, model, state=None, interrupts=None, freq=1):
     """Trains 16 steps; returns weights and histories."""
-    # The first process alone writes, and has the state read by all.
+    # The first process alone should write.
     own = folder / str(process_index())
     own.mkdir(parents=True, exist_ok=True)
     images, labels, data = make_data()
@@ -115,7 +115,7 @@ def train(folder, model, interrupts=None, freq=1):
         strict=True,
     )
     resumable = ResumableTraining(
-        folder / "state.npz", data, freq=freq, verbose=0, strict=True
+        state or own / "state.npz", data, freq=freq, verbose=0, strict=True
     )
     callbacks = [
         held_out,
@@ -156,13 +156,14 @@ def main(folder, setup, *arguments):
         for variable in model.optimizer.variables:
             if "learning_rate" not in variable.path:
                 variable.assign(np.zeros(variable.shape))
+        state = folder / "state.npz"  # which all read
         try:
             last = 1 if arguments else 0
-            train(folder / "resumed", model, interrupts=last, freq=5)
+            train(folder / "resumed", model, state, last, freq=5)
         except KeyboardInterrupt as interrupt:
             found["interrupt"] = str(interrupt)
         model.set_weights([np.ones_like(weight) for weight in start])
-        found["resumed"] = train(folder / "resumed", model, freq=5)
+        found["resumed"] = train(folder / "resumed", model, state, freq=5)
         if setup == "two_processes":
             found["shares"] = shares()
     name = "-".join(["found", *arguments[1:]])
