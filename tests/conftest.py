@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,18 @@ import pytest
 def pytest_addoption(parser):
     parser.addoption(
         "--full", action="store_true", help="inject faults for an hour"
+    )
+
+
+def pytest_configure(config):
+    """Lets what was compiled for one test serve the others too."""
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    os.environ.update(
+        TF_XLA_FLAGS=f"--tf_xla_persistent_cache_directory={folder.name}",
+        JAX_COMPILATION_CACHE_DIR=folder.name,
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     )
 
 
@@ -48,20 +61,6 @@ def all_survive(record_property):
         assert outcomes and all(outcomes), family
 
     return check
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory):
-    """Lets JAX take what it compiled for one test for the others too."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        folder = str(tmp_path_factory.mktemp("jax"))
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture

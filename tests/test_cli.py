@@ -8,7 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow, run_python
+from environment import BACKEND, needs_tensorflow, once, run_python
 from matplotlib.image import imsave
 
 from keras_lenet import LeNet5, __version__, cli, recipes
@@ -346,6 +346,7 @@ def test_help_and_version_need_no_keras():
         assert expected in output and output.endswith("False\n")
 
 
+@once
 def test_the_backend_is_the_one_that_was_asked_for(trained, tmp_path):
     other = "torch" if BACKEND != "torch" else "jax"
     pytest.importorskip(other)
@@ -358,6 +359,7 @@ def test_the_backend_is_the_one_that_was_asked_for(trained, tmp_path):
     assert output.splitlines()[-1] == other
 
 
+@once
 def test_python_m_keras_lenet_is_the_same_command(trained):
     done = keras_lenet("evaluate", str(trained / "gone.keras"))
     assert done.returncode == 2

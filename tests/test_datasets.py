@@ -6,7 +6,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from environment import HAS_TENSORFLOW, needs_tensorflow
+from environment import HAS_TENSORFLOW, needs_tensorflow, once
 
 from keras_lenet import datasets
 from keras_lenet.datasets import (
@@ -200,6 +200,7 @@ def test_an_unknown_name_is_refused_with_the_names_there_are():
         load_data("mnits")
 
 
+@once
 @needs_tensorflow
 @pytest.mark.parametrize("name", datasets.NAMES[1:])
 def test_without_a_network_the_error_says_what_works(
@@ -272,6 +273,7 @@ def test_emnist_letters_are_named_by_capitals():
     assert list(names) == list(string.ascii_uppercase)
 
 
+@once
 @needs_tensorflow
 def test_mnist_is_the_same_as_idx_files_and_as_prepared(mnist_dir):
     files = load_data(mnist_dir / "mnist")

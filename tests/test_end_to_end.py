@@ -4,7 +4,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from environment import needs_tensorflow
+from environment import needs_tensorflow, once
 
 from keras_lenet import HeldOutEvaluation, LeNet5
 from keras_lenet.datasets import image_dataset_from_array, load_data
@@ -60,6 +60,7 @@ def test_lenet5_learns_from_arrays_on_every_backend(digits):
     assert model.evaluate(x_test, y_test, verbose=0)[1] > 0.9
 
 
+@once
 @needs_tensorflow
 @pytest.mark.skipif(not README.is_file(), reason="there is no README.md here")
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):

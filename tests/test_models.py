@@ -3,7 +3,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from environment import run_python
+from environment import once, run_python
 
 from keras_lenet import LeNet5, recipes
 
@@ -349,6 +349,7 @@ def test_arrays_are_shuffled_anew_for_each_epoch_as_the_seed_says(
     assert (first != orders(99)[0]).any()
 
 
+@once
 @pytest.mark.parametrize("first", ["keras", "keras_lenet.models"])
 def test_importing_registers_the_classes(first, tmp_path):
     LeNet5().save(tmp_path / "model.keras")

@@ -1,7 +1,6 @@
 """Several devices and several processes train as one does."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -30,13 +29,6 @@ def outputs(commands, folder):
         subprocess.Popen(
             [sys.executable, *map(str, command)],
             cwd=folder,
-            env={
-                **os.environ,
-                # Of the trainings in it the first one compiles.
-                "JAX_COMPILATION_CACHE_DIR": str(folder.with_suffix(".jax")),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
