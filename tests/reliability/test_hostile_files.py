@@ -91,7 +91,7 @@ def test_damaged_idx_files_are_refused(tmp_path, full, all_survive, generator):
     packed = [gzip.compress(plain, level) for level in (0, 6)]
     packed.append(packed[0][:3] + b"\x18" + packed[0][4:])
     packed_cases = [p[:size] for p in packed for size in range(len(p))]
-    number = (200_000 if full else 20_000) - len(cases) - len(packed_cases)
+    number = (1_000_000 if full else 20_000) - len(cases) - len(packed_cases)
     path = tmp_path / "images"
     outcomes = []
     with limited_memory():
