@@ -6,18 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_lenet import datasets, plots, recipes
-    from keras_lenet.callbacks import HeldOutEvaluation, SamplePredictions
+    from keras_lenet.callbacks import (
+        CurvatureEstimation,
+        HeldOutEvaluation,
+        SamplePredictions,
+    )
     from keras_lenet.checkpoints import BestModelCheckpoint, ResumableTraining
+    from keras_lenet.distortions import RandomDistortion
     from keras_lenet.layers import PadTo32
     from keras_lenet.models import LeNet5
+    from keras_lenet.original import OriginalLeNet5
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BestModelCheckpoint",
+    "CurvatureEstimation",
     "HeldOutEvaluation",
     "LeNet5",
+    "OriginalLeNet5",
     "PadTo32",
+    "RandomDistortion",
     "ResumableTraining",
     "SamplePredictions",
     "datasets",
@@ -27,9 +36,12 @@ __all__ = [
 
 _MODULES = {
     "BestModelCheckpoint": "checkpoints",
+    "CurvatureEstimation": "callbacks",
     "HeldOutEvaluation": "callbacks",
     "LeNet5": "models",
+    "OriginalLeNet5": "original",
     "PadTo32": "layers",
+    "RandomDistortion": "distortions",
     "ResumableTraining": "checkpoints",
     "SamplePredictions": "callbacks",
 }

@@ -285,11 +285,13 @@ class ResumableTraining(PeriodicCallback):
             description["data"] = {
                 "batch_size": order.batch_size,
                 "seed": order.seed,
+                "shuffle": order.shuffle,
                 "drop_remainder": order.drop_remainder,
                 "arrays": [
                     f"{array.dtype} {array.shape} {_sha256(array)}"
                     for array in self.dataset.arrays
                 ],
+                "augment": _described(self.dataset.augment),
             }
         return dict(_leaves(description))
 
@@ -547,6 +549,13 @@ def _config_of(layer: Any) -> Any:
     except NotImplementedError:
         # A layer of the user's, which need not be one that can be saved.
         return type(layer).__name__
+
+
+def _described(augment: Any) -> Any:
+    if augment is None:
+        return None
+    name = getattr(augment, "__qualname__", type(augment).__qualname__)
+    return name, getattr(augment, "get_config", dict)()
 
 
 def _variables(model: Any) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import signal
@@ -15,10 +16,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 # the functions below import what needs it.
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
+    from keras_lenet import datasets
     from keras_lenet.models import LeNet5
 
 _BACKENDS = ("tensorflow", "jax", "torch")
+# How many passes through the images a recipe makes.
+_PASSES = {"accurate": 90, "paper": 20}
+
+_MODEL = (
+    "mnist, digits or original, which come with it, a folder of a preset, or "
+    "a .keras file"
+)
+
+# What other networks of the 1998 paper must reject for an error of 0.5 %
+# (https://doi.org/10.1109/5.726791, figure 10).
+_PAPER = {
+    "LeNet-4 (1998)": (0.018, 0.005),
+    "boosted LeNet-4 (1998)": (0.005, 0.005),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,13 +89,27 @@ def train(arguments: argparse.Namespace) -> None:
         callbacks,
         checkpoints,
         datasets,
+        distortions,
         files,
         models,
+        original,
         plots,
         recipes,
+        saving,
     )
 
     first = callbacks.is_first_process()
+    if arguments.model == "original":
+        if arguments.recipe or arguments.start_from:
+            raise ValueError(
+                "`--model original` is trained as the paper says, from the "
+                "beginning. Received: --recipe or --start-from."
+            )
+        arguments.recipe = "paper"
+    arguments.recipe = arguments.recipe or "cookbook"
+    if arguments.batch_size is None:
+        sizes = {"accurate": 250, "paper": 1}
+        arguments.batch_size = sizes.get(arguments.recipe, 100)
     if arguments.batch_size % devices:
         raise ValueError(
             f"`--batch-size` must be a multiple of {devices}, the number of "
@@ -96,9 +127,34 @@ def train(arguments: argparse.Namespace) -> None:
     keras.utils.set_random_seed(arguments.seed)
     data = datasets.load_data(arguments.dataset, arguments.data_dir)
     (x_train, y_train), (x_test, y_test) = data
-    model = models.LeNet5(len(data.class_names), x_train.shape[1:])
+    form: dict[str, Any] = {
+        "num_classes": len(data.class_names),
+        "input_shape": x_train.shape[1:],
+    }
+    if arguments.start_from:
+        start = _load_model(arguments.start_from)
+        if not isinstance(start, models.LeNet5):
+            raise ValueError(
+                "`--start-from` must be a LeNet5. "
+                f"Received: {arguments.start_from}, a {type(start).__name__}."
+            )
+        model = saving.adapt(
+            start,
+            include_preprocessing=True,
+            classifier_activation="softmax",
+            **form,
+        )
+    elif arguments.model == "original":
+        model = original.OriginalLeNet5(**form)
+    else:
+        model = models.LeNet5(**form)
+    _choose_numbers(arguments, len(x_train))
     if arguments.recipe == "fast":
         model.compile(**recipes.fast(arguments.steps))
+    elif arguments.recipe == "accurate":
+        model.compile(**recipes.accurate(arguments.steps))
+    elif arguments.recipe == "paper":
+        model.compile(**recipes.paper(arguments.steps, arguments.batch_size))
     else:
         model.compile(
             "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
@@ -107,13 +163,24 @@ def train(arguments: argparse.Namespace) -> None:
     if first:
         _make_writable(output)
         model.summary()
+    generator = np.random.default_rng(arguments.seed)
+    by_paper = arguments.recipe == "paper"
+    if by_paper:
+        # In one order for all passes.
+        order = generator.permutation(len(x_train))
+        x_train, y_train = x_train[order], y_train[order]
     batches = datasets.image_dataset_from_array(
         x_train,
         y_train,
         arguments.batch_size,
-        shuffle=True,
+        shuffle=not by_paper,
         seed=arguments.seed,
         drop_remainder=True,
+        augment=(
+            distortions.RandomDistortion()
+            if arguments.recipe == "accurate"
+            else None
+        ),
     )
     held_out = callbacks.HeldOutEvaluation(
         (x_test, y_test),
@@ -124,7 +191,6 @@ def train(arguments: argparse.Namespace) -> None:
         filename=output / "history.csv",
         verbose=1,
     )
-    generator = np.random.default_rng(arguments.seed)
     six = generator.choice(len(x_test), min(6, len(x_test)), replace=False)
     pictures = callbacks.SamplePredictions(
         x_test[six],
@@ -137,12 +203,24 @@ def train(arguments: argparse.Namespace) -> None:
     # At steps that have an evaluation, so that executions can be long.
     freq = arguments.eval_every * math.ceil(100 / arguments.eval_every)
     resumable = checkpoints.ResumableTraining(state, batches, freq=freq)
+    together = [held_out, pictures, resumable]
+    if by_paper:
+        together.insert(
+            0,
+            callbacks.CurvatureEstimation(
+                x_train,
+                y_train,
+                freq=max(1, len(x_train) // arguments.batch_size),
+                sample_size=min(500, len(x_train)),
+                seed=arguments.seed,
+            ),
+        )
     with _signals(resumable.interrupt) as received:
         try:
             model.fit(
                 batches.repeat(),
                 steps_per_epoch=arguments.steps,
-                callbacks=[held_out, pictures, resumable],
+                callbacks=together,
                 shuffle=False,
                 # Without a terminal, a bar that moves fills the log.
                 verbose=(1 if sys.stdout.isatty() else 2) if first else 0,
@@ -185,9 +263,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     from keras_lenet import datasets
 
-    _, (x_test, y_test) = datasets.load_data(
-        arguments.dataset, arguments.data_dir
-    )
+    data = datasets.load_data(arguments.dataset, arguments.data_dir)
+    _, (x_test, y_test) = data
     datasets.check_images_and_labels(x_test, y_test, model.num_classes)
     size, channels = x_test.shape[1:3], x_test.shape[3]
     expected = _image_size(model)
@@ -200,41 +277,184 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"Received: {arguments.dataset}, with images of "
             f"{_shape_text(x_test.shape[1:])}."
         )
-    logits = model.classifier_activation is keras.activations.linear
-    model.compile(
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
-        metrics=["accuracy"],
-    )
-    loss, accuracy = model.evaluate(
-        _as_input(model, x_test), y_test, batch_size=500, verbose=0
-    )
+    probabilities = _probabilities(model, x_test)
+    right = probabilities.argmax(axis=1) == y_test
+    loss = keras.losses.SparseCategoricalCrossentropy()(y_test, probabilities)
     print(
-        f"accuracy on all {len(x_test):,} test images: {accuracy:.2%}, "
-        f"loss: {loss:.4f}"
+        f"accuracy on all {len(x_test):,} test images: {right.mean():.2%}, "
+        f"loss: {float(loss):.4f}"
     )
+    if arguments.reject is not None:
+        kept = probabilities.max(axis=1) >= arguments.reject
+        others = f"{right[kept].mean():.2%}" if kept.any() else "none"
+        print(
+            f"rejected below {arguments.reject:g}: {1 - kept.mean():.2%}, "
+            f"accuracy on the others: {others}"
+        )
+    if arguments.plot:
+        _plot_evaluation(arguments, data, probabilities)
+
+
+def _plot_evaluation(
+    arguments: argparse.Namespace,
+    data: "datasets.ImageData",
+    probabilities: "np.ndarray[Any, Any]",
+) -> None:
+    from keras_lenet import calibration, plots
+
+    _, (x_test, y_test) = data
+    curve = calibration.rejection_curve(probabilities, y_test)
+    enough = curve["error"] <= 0.001
+    if enough.any():
+        share = curve["rejected"][enough.argmax()]
+        print(f"to reach an error of 0.1%, reject {share:.2%}")
+    figures = {
+        "confusion_matrix": plots.plot_confusion_matrix(
+            y_test, probabilities, data.class_names
+        ),
+        "errors": plots.plot_errors(
+            x_test, y_test, probabilities, data.class_names
+        ),
+        "rejection": plots.plot_rejection(
+            curve["rejected"],
+            curve["error"],
+            references=_PAPER if arguments.dataset == "mnist" else None,
+        ),
+    }
+    _write_figures(Path(arguments.output), figures)
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """Prints the class of every picture and how probable the model finds it."""
-    model = _load_model(arguments.model)
+    name, paths = _model_and_pictures(arguments.pictures)
+    model = _load_model(name)
+    import numpy as np
+
+    from keras_lenet import pictures, plots
+
+    originals = [pictures.load_picture(path) for path in paths]
+    images = [_prepared(model, picture) for picture in originals]
+    with_ink = [image for image in images if image is not None]
+    outputs = iter(
+        _probabilities(model, np.stack(with_ink)) if with_ink else ()
+    )
+    found = [
+        _describe(path, None if image is None else next(outputs), arguments)
+        for path, image in zip(paths, images, strict=True)
+    ]
+    answers = [_answer(result) for result in found]
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for path, answer in zip(paths, answers, strict=True):
+            print(f"{path}: {answer}")
+    if arguments.plot:
+        titles = [
+            f"{Path(path).name}\n{answer}"
+            for path, answer in zip(paths, answers, strict=True)
+        ]
+        figure = plots.plot_pictures(originals, images, titles)
+        _write_figures(Path(arguments.output), {"pictures": figure})
+
+
+def _model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Returns which model is asked for, and about which pictures."""
+    from keras_lenet import presets
+
+    first, *others = given
+    # No picture is called so.
+    is_model = (
+        first in presets.NAMES
+        or Path(first).suffix == ".keras"
+        or Path(first).is_dir()
+    )
+    if not is_model:
+        return "mnist", given
+    if not others:
+        raise ValueError(
+            f"PICTURE must be given. Received: the model {first} alone."
+        )
+    return first, others
+
+
+def _prepared(
+    model: "LeNet5", picture: "np.ndarray[Any, Any]"
+) -> "np.ndarray[Any, Any] | None":
+    """Returns a picture as the model was trained on them."""
+    from keras_lenet import pictures
+
+    size, channels = _image_size(model), model.input_shape[-1]
+    if channels == 1:
+        return pictures.prepare_character(picture, size)
+    if channels == 3:
+        return pictures.fit_colour(picture, size)
+    raise ValueError(
+        "The model must take grey or colour images, 1 or 3 channels. "
+        f"Received: a model for {channels}."
+    )
+
+
+def _describe(
+    path: str,
+    probabilities: "np.ndarray[Any, Any] | None",
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Returns what `--json` says of a picture."""
+    found: dict[str, Any] = {
+        "picture": path,
+        "ink": probabilities is not None,
+        "rejected": False,
+        "class": None,
+        "probability": None,
+        "top": [],
+    }
+    if probabilities is not None:
+        found["top"] = [
+            {"class": int(index), "probability": float(probabilities[index])}
+            for index in probabilities.argsort()[::-1][: arguments.top]
+        ]
+        found |= found["top"][0]
+        found["rejected"] = found["probability"] < (arguments.reject or 0)
+    return found
+
+
+def _answer(found: dict[str, Any]) -> str:
+    if not found["ink"]:
+        return "no ink"
+    top = [f"{one['class']} ({one['probability']:.1%})" for one in found["top"]]
+    return ("rejected, " if found["rejected"] else "") + ", ".join(top)
+
+
+def _write_figures(folder: Path, figures: "dict[str, Figure]") -> None:
+    from keras_lenet import files
+
+    _make_writable(folder)
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+        # Where nothing but JSON is expected, it stays alone.
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def _probabilities(
+    model: "LeNet5", images: "np.ndarray[Any, Any]"
+) -> "np.ndarray[Any, Any]":
+    """Returns the probabilities of the classes for raw pixels."""
     import keras
     import numpy as np
 
-    pictures = [
-        _read_picture(path, model, arguments.invert)
-        for path in arguments.images
-    ]
-    outputs = model.predict(
-        _as_input(model, np.stack([picture for picture, _ in pictures])),
-        verbose=0,
-    )
+    from keras_lenet import saving
+
+    if not model.include_preprocessing:
+        shape = images.shape[1:]
+        model = saving.adapt(
+            model, include_preprocessing=True, input_shape=shape
+        )
+    outputs = model.predict(images, batch_size=500, verbose=0)
     if model.classifier_activation is keras.activations.linear:
         outputs = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
-    for path, (_, remark), output in zip(
-        arguments.images, pictures, outputs, strict=True
-    ):
-        best = int(output.argmax())
-        print(f"{path}: {best} ({output[best]:.1%}){remark}")
+    return np.asarray(outputs)
 
 
 def _join_processes(arguments: argparse.Namespace) -> int:
@@ -294,114 +514,27 @@ def _signals(interrupt: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _load_model(path: str) -> "LeNet5":
-    from keras_lenet.models import load_model
+def _load_model(name: str) -> Any:
+    from keras_lenet import presets, saving
 
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
-    return load_model(path)
-
-
-def _read_picture(
-    path: str, model: "LeNet5", invert: bool | None
-) -> tuple["np.ndarray[Any, Any]", str]:
-    """Returns a picture's pixels as the model was trained on them."""
-    import numpy as np
-
-    from keras_lenet import files
-
-    height, width = _image_size(model)
-    channels = model.input_shape[-1]
-    if channels not in (1, 3):
+    if name in presets.NAMES or Path(name).is_dir():
+        return saving.load_preset(name)
+    if not Path(name).is_file():
         raise ValueError(
-            "The model must take grey or colour images, 1 or 3 channels. "
-            f"Received: a model for {channels}."
+            f"{name}: no such file, and none of the presets "
+            f"{', '.join(presets.NAMES)}"
         )
-    with files.parsing(Path(path), "a picture"):
-        pixels = _pixels(Path(path), channels, (height, width))
-    if channels == 3:
-        return pixels, ""
-    if pixels.dtype != np.uint8:
-        # Grey pictures of 16 bits keep them.
-        pixels = np.clip(pixels // 257, 0, 255).astype("uint8")
-    border = np.concatenate(
-        [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
-    )
-    remark = ""
-    if invert is None:
-        invert = bool(np.median(border) > 127)
-        remark = " dark on bright, so inverted" if invert else ""
-    if invert:
-        pixels = 255 - pixels
-    if pixels.shape != (height, width):
-        pixels = _fit(pixels, height, width, path)
-    return pixels[..., np.newaxis], remark
+    return saving.load_model(name)
 
 
-def _pixels(
-    path: Path, channels: int, size: tuple[int, int]
-) -> "np.ndarray[Any, Any]":
-    import keras
-    import numpy as np
-    from PIL import Image
-
-    from keras_lenet import files
-
-    # Of the formats that Pillow reads, some start other programs. To open a
-    # picture reads its size only.
-    with Image.open(
-        path, formats=("PNG", "JPEG", "BMP", "GIF", "TIFF")
-    ) as image:
-        files.check_inflation(
-            path,
-            "pixels",
-            math.prod(image.size) * len(image.getbands()),
-            path.stat().st_size,
-            # Those of a photograph, also of blank paper.
-            always=2**26,
-        )
-    as_colour = {
-        "target_size": size,
-        "interpolation": "bilinear",
-        "keep_aspect_ratio": True,
-    }
-    as_grey = {"color_mode": "grayscale"}
-    return np.asarray(
-        keras.utils.load_img(path, **as_grey if channels == 1 else as_colour)
-    )
-
-
-def _fit(
-    pixels: "np.ndarray[Any, Any]", height: int, width: int, path: str
-) -> "np.ndarray[Any, Any]":
-    """Brings a character to the size and place of those of MNIST.
-
-    They fill 20x20 of 28x28 pixels and are placed by their centre of mass
-    (https://doi.org/10.1109/5.726791, section III-A).
-    """
-    import keras
-    import numpy as np
-
-    from keras_lenet.datasets import center_by_mass
-
-    ink = pixels > (int(pixels.min()) + int(pixels.max())) / 2
-    if not ink.any():
-        raise ValueError(f"{path}: expected a character. Received: no ink.")
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    cut = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = min(height, width) * 20 / 28 / max(cut.shape)
-    size = [max(1, round(side * scale)) for side in cut.shape]
-    small = keras.ops.image.resize(
-        cut[..., np.newaxis].astype("float32"),
-        size,
-        antialias=True,
-        data_format="channels_last",
-    )
-    small = np.rint(keras.ops.convert_to_numpy(small)).astype("uint8")
-    side = max(height, width)
-    field = center_by_mass(small[np.newaxis, ..., 0], side)[0]
-    top, left = (side - height) // 2, (side - width) // 2
-    return np.asarray(field[top : top + height, left : left + width])
+def _choose_numbers(arguments: argparse.Namespace, count: int) -> None:
+    """Sets those numbers of `train` that were not given, by the recipe."""
+    steps, every = 300, 5
+    if arguments.recipe in _PASSES:
+        every = max(1, count // arguments.batch_size)
+        steps = _PASSES[arguments.recipe] * every
+    arguments.steps = arguments.steps or steps
+    arguments.eval_every = arguments.eval_every or every
 
 
 def _image_size(model: "LeNet5") -> tuple[int, int]:
@@ -410,16 +543,6 @@ def _image_size(model: "LeNet5") -> tuple[int, int]:
         return 28, 28
     _, height, width, _ = model.input_shape
     return height, width
-
-
-def _as_input(model: "LeNet5", images: "np.ndarray[Any, Any]") -> Any:
-    if model.include_preprocessing:
-        return images
-    import keras
-
-    from keras_lenet.layers import PadTo32
-
-    return keras.ops.convert_to_numpy(PadTo32()(images)) / 255
 
 
 def _shape_text(shape: Sequence[int]) -> str:
@@ -482,6 +605,26 @@ def _parser() -> argparse.ArgumentParser:
         "(default: ~/tensorflow_datasets)",
     )
 
+    judging = _Parser(add_help=False)
+    judging.add_argument(
+        "--reject",
+        type=_probability,
+        metavar="BELOW",
+        help="reject what is less probable, a number from 0 to 1",
+    )
+    judging.add_argument(
+        "--plot",
+        action="store_true",
+        help="draw into --output: `evaluate` the confusion matrix, the errors "
+        "and the rejection curve, `predict` what the model saw",
+    )
+    judging.add_argument(
+        "--output",
+        default="lenet5-plots",
+        metavar="DIR",
+        help="where --plot writes (default: %(default)s)",
+    )
+
     command = commands.add_parser(
         "train",
         parents=[common, data],
@@ -490,26 +633,56 @@ def _parser() -> argparse.ArgumentParser:
         "of 100 images, an evaluation on 500 held-out images every 5 steps.",
     )
     numbers = (
-        ("--steps", 300, "how many training steps to make"),
-        ("--batch-size", 100, "how many images a step has"),
-        ("--eval-every", 5, "how many steps lie between evaluations"),
-        ("--eval-size", 500, "how many test images each evaluation draws"),
+        (
+            "--steps",
+            "how many training steps to make (default: 300; of the recipe "
+            f"accurate, as many as {_PASSES['accurate']} passes through the "
+            f"images have; of --model original, {_PASSES['paper']} passes)",
+        ),
+        (
+            "--batch-size",
+            "how many images a step has (default: 100; accurate: 250; "
+            "original: 1)",
+        ),
+        (
+            "--eval-every",
+            "how many steps lie between evaluations (default: 5; accurate and "
+            "original: as many as a pass has)",
+        ),
     )
-    for flag, default, text in numbers:
+    for flag, text in numbers:
         command.add_argument(
-            flag,
-            type=_positive_integer,
-            default=default,
-            metavar="N",
-            help=f"{text} (default: %(default)s)",
+            flag, type=_positive_integer, metavar="N", help=text
         )
     command.add_argument(
-        "--recipe",
-        choices=("cookbook", "fast"),
-        default="cookbook",
-        help="Adam as it comes, or a one-cycle learning rate and label "
-        "smoothing, which gets further in as many steps (default: "
+        "--eval-size",
+        type=_positive_integer,
+        default=500,
+        metavar="N",
+        help="how many test images each evaluation draws (default: "
         "%(default)s)",
+    )
+    command.add_argument(
+        "--model",
+        choices=("lenet5", "original"),
+        default="lenet5",
+        help="LeNet-5 as it is used today, or as the paper of 1998 has it and "
+        "trains it, for which there is no --recipe (default: %(default)s)",
+    )
+    command.add_argument(
+        "--recipe",
+        choices=("cookbook", "fast", "accurate"),
+        help="Adam as it comes; a one-cycle learning rate and label "
+        "smoothing, which gets further in as many steps; or images distorted "
+        "anew in each of many passes, which gets furthest (default: "
+        "cookbook)",
+    )
+    command.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="begin with the weights of a LeNet5: mnist or digits, which come "
+        "with it, a folder of a preset, or a .keras file; with other classes "
+        "the last layer starts anew",
     )
     command.add_argument(
         "--seed",
@@ -555,33 +728,38 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "evaluate",
-        parents=[common, data],
+        parents=[common, data, judging],
         help="print a model's accuracy on test images",
         description="Print the accuracy of a model on a data set's test "
         "images.",
     )
-    command.add_argument("model", metavar="MODEL", help="a .keras file")
+    command.add_argument("model", metavar="MODEL", help=_MODEL)
     command.set_defaults(run=evaluate)
 
     command = commands.add_parser(
         "predict",
-        parents=[common],
+        parents=[common, judging],
         help="tell what pictures show",
-        description="Print the class of each picture and the probability "
-        "that the model gives it.",
+        description="Print what each picture shows, one character on paper of "
+        "any colour, in any light, size and place, and how probable that is.",
+        usage="%(prog)s [options] [MODEL] PICTURE [PICTURE ...]",
     )
-    command.add_argument("model", metavar="MODEL", help="a .keras file")
     command.add_argument(
-        "images",
-        metavar="IMAGE",
+        "pictures",
+        metavar="[MODEL] PICTURE",
         nargs="+",
-        help="a PNG or JPEG file of one character, of any size",
+        help="PNG, JPEG, BMP, GIF or TIFF files; the first may be a model: "
+        f"{_MODEL} (default: mnist)",
     )
     command.add_argument(
-        "--invert",
-        action=argparse.BooleanOptionalAction,
-        help="whether grey pictures are dark on bright, where MNIST's are "
-        "bright on dark (default: found out from the border, and said)",
+        "--top",
+        type=_positive_integer,
+        default=1,
+        metavar="N",
+        help="print as many of the most probable (default: %(default)s)",
+    )
+    command.add_argument(
+        "--json", action="store_true", help="print a list of objects as JSON"
     )
     command.set_defaults(run=predict)
     return parser
@@ -589,6 +767,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive_integer(text: str) -> int:
     return _integer_from(1, text)
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 0 to 1. Received: {text!r}"
+        )
+    return value
 
 
 def _seed(text: str) -> int:

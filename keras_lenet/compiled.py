@@ -188,12 +188,11 @@ def can_train(model: Any) -> bool:
     """Returns whether `train_function` serves for a model as it is compiled.
 
     XLA's convolutions are very slow inside of loops, so it has to be one that
-    `forward` calculates.
+    does without, as `forward` does.
     """
     if (
         model.run_eagerly
         or not on_cpu()
-        or not is_plain(model)
         or type(model).train_step is not keras.Model.train_step
         or type(model).compute_metrics is not keras.Model.compute_metrics
         or keras.distribution.distribution() is not None

@@ -7,7 +7,7 @@ import random
 import string
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Array = npt.NDArray[Any]
+Augment = Callable[[Array, np.random.Generator], Array]
 
 
 class _Source(NamedTuple):
@@ -182,6 +183,7 @@ def image_dataset_from_array(
     seed: int | None = None,
     num_classes: int | None = None,
     drop_remainder: bool = False,
+    augment: Augment | None = None,
 ) -> "tf.data.Dataset":
     """Makes a `tf.data.Dataset` that yields batches of images and labels.
 
@@ -206,6 +208,10 @@ def image_dataset_from_array(
         num_classes: Integer. If given, labels must be below it.
         drop_remainder: Boolean. Whether to leave out a last batch with fewer
             than `batch_size` images. Defaults to `False`.
+        augment: Callable, such as `keras_lenet.RandomDistortion()`. Called
+            with the images of each batch and an `np.random.Generator`, which
+            depends on `seed` and the number of the batch alone; returns what
+            to train on, of the same shape and dtype.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`: uint8 or float32 of shape
@@ -244,8 +250,13 @@ def image_dataset_from_array(
             f"`drop_remainder=True`. Received: batch_size={batch_size} and "
             f"{count} images, so no batch would be left."
         )
+    if augment is not None and not callable(augment):
+        raise ValueError(
+            "`augment` must be called with images and a generator, or `None`. "
+            f"Received: augment={augment!r}"
+        )
     if seed is None:
-        seed = random.getrandbits(32)
+        seed = random.getrandbits(32) if shuffle or augment else 0
     if (
         not isinstance(seed, (int, np.integer))
         or isinstance(seed, bool)
@@ -264,47 +275,61 @@ def image_dataset_from_array(
             "arrays themselves to `fit`."
         ) from error
     return dataset_from_arrays(
-        (images, labels), batch_size, seed if shuffle else None, drop_remainder
+        (images, labels), batch_size, seed, shuffle, drop_remainder, augment
     )
 
 
 def dataset_from_arrays(
     arrays: tuple[Array, ...],
     batch_size: int,
-    seed: int | None,
+    seed: int,
+    shuffle: bool,
     drop_remainder: bool = False,
+    augment: Augment | None = None,
 ) -> "tf.data.Dataset":
-    """Makes a dataset of batches of what is in the arrays, as they are.
+    """Makes a dataset of batches of what is in the arrays.
 
     Args:
         arrays: Tuple of arrays of the same length.
         batch_size: Integer.
-        seed: Integer, which decides the orders. `None` keeps the arrays'.
+        seed: Integer, which decides the orders and what `augment` draws.
+        shuffle: Boolean. Whether to shuffle.
         drop_remainder: Boolean. Whether to leave out what does not fill a
             batch.
+        augment: Callable, as for `image_dataset_from_array`, called with the
+            batches of the first array.
 
     Returns:
         A `tf.data.Dataset` of tuples of batches.
     """
     import tensorflow as tf
 
-    order = BatchOrder(len(arrays[0]), batch_size, seed, drop_remainder)
+    order = BatchOrder(
+        len(arrays[0]), batch_size, seed, shuffle, drop_remainder
+    )
 
     def one_pass(_: Any) -> "tf.data.Dataset":
-        indices, bounds = tf.numpy_function(
-            order.next_pass, [], [tf.int64, tf.int64]
+        first, indices, bounds = tf.numpy_function(
+            order.next_pass, [], [tf.int64, tf.int64, tf.int64]
         )
         bounds = tf.ensure_shape(bounds, [order.num_batches + 1])
         return tf.data.Dataset.range(order.num_batches).map(
-            lambda batch: indices[bounds[batch] : bounds[batch + 1]]
+            lambda batch: (
+                first + batch,
+                indices[bounds[batch] : bounds[batch + 1]],
+            )
         )
 
-    def gather(indices: Any) -> tuple[Any, ...]:
+    def take(number: Any, indices: Any) -> list[Array]:
+        batch = [array[indices] for array in arrays]
+        if augment is not None:
+            batch[0] = _augmented(augment, batch[0], seed, int(number))
+        return batch
+
+    def gather(number: Any, indices: Any) -> tuple[Any, ...]:
         # By NumPy: as tensors there would be all of the data twice.
         batch = tf.numpy_function(
-            lambda indices: [array[indices] for array in arrays],
-            [indices],
-            [array.dtype for array in arrays],
+            take, [number, indices], [array.dtype for array in arrays]
         )
         size = batch_size if drop_remainder else None
         return tuple(
@@ -332,6 +357,7 @@ def dataset_from_arrays(
     )
     # For `ResumableTraining`.
     dataset.batch_order, dataset.arrays = order, arrays
+    dataset.augment = augment
     return dataset
 
 
@@ -341,7 +367,8 @@ class BatchOrder:
     Args:
         count: Integer. How many examples there are.
         batch_size: Integer.
-        seed: Integer, which decides the orders. `None` keeps that of the
+        seed: Integer, which decides the orders.
+        shuffle: Boolean. Whether there are orders, or only that of the
             examples.
         drop_remainder: Boolean. Whether to leave out what does not fill a
             batch, which differs from pass to pass.
@@ -351,12 +378,14 @@ class BatchOrder:
         self,
         count: int,
         batch_size: int,
-        seed: int | None,
+        seed: int,
+        shuffle: bool,
         drop_remainder: bool = False,
     ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.seed = seed
+        self.shuffle = shuffle
         self.drop_remainder = drop_remainder
         whole, rest = divmod(count, batch_size)
         self._sizes = [batch_size] * whole
@@ -373,9 +402,15 @@ class BatchOrder:
         """
         self._next_batch = batch
 
-    def next_pass(self) -> tuple[Array, Array]:
-        """Returns indices of examples, and where in them each batch begins."""
-        number, batch = divmod(self._next_batch, self.num_batches)
+    def next_pass(self) -> tuple[Any, Array, Array]:
+        """Returns what batches the next pass has.
+
+        Returns:
+            The number of its first batch, counted from the first pass, the
+            indices of its examples, and where in them each batch begins.
+        """
+        first = self._next_batch
+        number, batch = divmod(first, self.num_batches)
         self._next_batch += self.num_batches
         sizes = self._sizes[batch:] + self._sizes[:batch]
         bounds = np.cumsum([0, *sizes], dtype="int64")
@@ -384,10 +419,10 @@ class BatchOrder:
             at = batch * self.batch_size
             after = self._examples(number + 1)[:at]
             indices = np.concatenate([indices[at:], after])
-        return indices, bounds
+        return np.int64(first), indices, bounds
 
     def _examples(self, number: int) -> Array:
-        if self.seed is None:
+        if not self.shuffle:
             return np.arange(self.count)
         return _permutation(self.count, self.seed, number)
 
@@ -601,6 +636,22 @@ def _permutation(count: int, seed: int, epoch: int) -> Array:
     return np.argsort(
         np.random.Philox(key=key).random_raw(count), kind="stable"
     )
+
+
+def _augmented(
+    augment: Augment, images: Array, seed: int, number: int
+) -> Array:
+    # A stream of the key of `_permutation` that is far from its beginning.
+    key = np.array([seed, number], "uint64")
+    stream = np.random.Philox(key=key, counter=[0, 0, 0, 1])
+    augmented = np.asarray(augment(images, np.random.Generator(stream)))
+    if (augmented.shape, augmented.dtype) != (images.shape, images.dtype):
+        raise ValueError(
+            "`augment` must return images of the shape and dtype that it "
+            f"got, {images.shape} and {images.dtype}. "
+            f"Received: {augmented.shape} and {augmented.dtype}."
+        )
+    return augmented
 
 
 def _load_digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -7,6 +7,7 @@ ever executed.
 
 import contextlib
 import gzip
+import io
 import json
 import math
 import os
@@ -90,11 +91,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if path.exists():
             shutil.copymode(path, temporary)
-        _flush(temporary, os.O_RDWR)
+        flush(temporary)
         temporary.replace(path)
-        # Or the new name may not have reached the disk. Windows cannot.
-        if os.name == "posix":
-            _flush(path.parent, os.O_RDONLY)
+        # Or the new name may not have reached the disk.
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -119,8 +119,17 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _flush(path: Path, mode: int) -> None:
-    descriptor = os.open(path, mode)
+def flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, have reached the disk.
+
+    Args:
+        path: Path of the file or the folder.
+    """
+    is_folder = path.is_dir()
+    # Windows cannot.
+    if is_folder and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -325,6 +334,43 @@ def check_inflation(
             f"{stored} bytes",
             f"{size} bytes",
         )
+
+
+def check_hdf5(path: Path, content: bytes) -> None:
+    """Checks that nothing leads out of an HDF5 file or unfolds in memory.
+
+    Args:
+        path: Path of the file.
+        content: Bytes of its HDF5 part.
+
+    Raises:
+        FileFormatError: When something does.
+    """
+    import h5py
+
+    def check(group: Any) -> None:
+        for name in group:
+            field = f"weights{group.name}/{name}"
+            link = group.get(name, getlink=True)
+            if type(link) is not h5py.HardLink:
+                raise FileFormatError(
+                    path, field, "in the file itself", type(link).__name__
+                )
+            part = group[name]
+            if isinstance(part, h5py.Group):
+                check(part)
+            elif (
+                part.is_virtual
+                or part.external
+                or part.compression
+                or part.nbytes > len(content)
+            ):
+                raise FileFormatError(
+                    path, field, "with its numbers as they are", part
+                )
+
+    with h5py.File(io.BytesIO(content)) as file:
+        check(file)
 
 
 def _read_exactly(path: Path, field: str, size: int, file: Any) -> Array:

@@ -1,10 +1,14 @@
 """Layers that a LeNet-5 is made of."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
+
+from keras_lenet.datasets import is_positive_integer
 
 # Keras tensors have another class on every backend, and none is a common base.
 Tensor = Any
@@ -133,3 +137,377 @@ def _padding(shape: Any) -> list[tuple[int, int]]:
         *[(pixels // 2, pixels - pixels // 2) for pixels in surplus],
         (0, 0),
     ]
+
+
+@keras.saving.register_keras_serializable(  # type: ignore[untyped-decorator]
+    package="keras_lenet"
+)
+def scaled_tanh(x: Tensor) -> Tensor:
+    """Squashes as the 1998 paper does: `1.7159 * tanh(2 / 3 * x)`.
+
+    It takes 1 to about 1 and -1 to about -1, where its second derivative is
+    largest (https://doi.org/10.1109/5.726791, appendix A).
+
+    Args:
+        x: Tensor of any shape.
+
+    Returns:
+        Tensor of the same shape, from -1.7159 to 1.7159.
+
+    Example:
+
+    >>> from keras_lenet.layers import scaled_tanh
+    >>> round(float(scaled_tanh(1.0)), 4)
+    1.0
+    """
+    return 1.7159 * ops.tanh(2 / 3 * x)
+
+
+class WeightedSum(keras.layers.Layer):
+    """What layers have in common that weigh, add a bias, and squash.
+
+    A layer says in `weigh` what it does with inputs and weights, which must be
+    linear in each of both. So `keras_lenet.optimizers` can send second
+    derivatives through it.
+
+    Args:
+        activation: String or callable. What squashes the sums; by default
+            nothing.
+        kernel_initializer: String or initializer. Defaults to
+            `"glorot_uniform"`.
+        **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
+    """
+
+    kernel: Any
+    bias: Any
+
+    def __init__(
+        self,
+        activation: str | Callable[[Tensor], Tensor] | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """Returns the sums before the bias is added."""
+        raise NotImplementedError
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.activation(self.weigh(inputs, self.kernel) + self.bias)
+
+    def _add_weights(self, shape: tuple[int, ...], maps: int) -> None:
+        self.kernel = self.add_weight(
+            name="kernel", shape=shape, initializer=self.kernel_initializer
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(maps,), initializer="zeros"
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class TrainableSubsampling2D(WeightedSum):
+    """Halves maps: sums of 2x2 pixels times a coefficient, plus a bias.
+
+    There is one coefficient and one bias for each map, both trainable
+    (https://doi.org/10.1109/5.726791, section II-B).
+
+    Args:
+        activation: String or callable. What squashes the sums; by default
+            nothing.
+        kernel_initializer: String or initializer of the coefficients.
+            Defaults to 0.25, with which the layer takes the mean.
+        **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
+
+    Input shape:
+        `(batch, height, width, maps)`. An odd last row or column is left out.
+
+    Output shape:
+        `(batch, height // 2, width // 2, maps)`.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_lenet.layers import TrainableSubsampling2D
+    >>> layer = TrainableSubsampling2D()
+    >>> images = np.arange(4.0).reshape(1, 2, 2, 1)
+    >>> keras.ops.convert_to_numpy(layer(images)).item(), layer.count_params()
+    (1.5, 2)
+    """
+
+    def __init__(
+        self,
+        activation: str | Callable[[Tensor], Tensor] | None = None,
+        kernel_initializer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if kernel_initializer is None:
+            kernel_initializer = keras.initializers.Constant(0.25)
+        super().__init__(activation, kernel_initializer, **kwargs)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        maps = _channels(self, input_shape)
+        self._add_weights((maps,), maps)
+
+    def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        height, width = (size // 2 * 2 for size in inputs.shape[1:3])
+        sums = sum(
+            inputs[:, row:height:2, column:width:2]
+            for row, column in np.ndindex(2, 2)
+        )
+        return sums * kernel
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        batch, height, width, maps = input_shape
+        return batch, _half(height), _half(width), maps
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class TableConv2D(WeightedSum):
+    """A convolution in which each map sees some of the maps before it.
+
+    A table says which. What it does not connect has no weight, no gradient
+    and no state of the optimizer, as C3 of the 1998 paper
+    (https://doi.org/10.1109/5.726791, table I); its convolutions have no
+    padding and a stride of 1. They are calculated as matrix products, which
+    unlike `keras.layers.Conv2D` are fast in loops that XLA compiles for a CPU.
+
+    Args:
+        table: Integer, how many maps there are, each of which sees all; or
+            sequence with, for each map, the numbers of those that it sees.
+        kernel_size: Integer. Height and width of the kernels. Defaults to
+            `5`.
+        activation: String or callable. What squashes the sums; by default
+            nothing.
+        kernel_initializer: String or initializer. Defaults to
+            `"glorot_uniform"`.
+        **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
+
+    Input shape:
+        `(batch, height, width, channels)`, height and width at least
+        `kernel_size` and known.
+
+    Output shape:
+        `(batch, height - kernel_size + 1, width - kernel_size + 1, maps)`.
+
+    Raises:
+        ValueError: When `table` or `kernel_size` is not of the form above,
+            the table names a map that is not there, or images are smaller
+            than kernels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.layers import TableConv2D
+    >>> layer = TableConv2D([[0], [0, 1]], kernel_size=3)
+    >>> tuple(layer(np.ones((1, 5, 5, 2))).shape)
+    (1, 3, 3, 2)
+    >>> layer.count_params()  # 3 kernels of 3x3, 2 biases
+    29
+    """
+
+    def __init__(
+        self,
+        table: int | Sequence[Sequence[int]],
+        kernel_size: int = 5,
+        activation: str | Callable[[Tensor], Tensor] | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activation, kernel_initializer, **kwargs)
+        if not is_positive_integer(table) and not _is_table(table):
+            raise ValueError(
+                "`table` must be a positive integer, or for each map the "
+                "numbers of those that it sees, each once. "
+                f"Received: table={table!r}"
+            )
+        if not is_positive_integer(kernel_size):
+            raise ValueError(
+                "`kernel_size` must be a positive integer. "
+                f"Received: kernel_size={kernel_size!r}"
+            )
+        self.table = (
+            int(table)
+            if isinstance(table, (int, np.integer))
+            else [[int(source) for source in sources] for sources in table]
+        )
+        self.kernel_size = int(kernel_size)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = _channels(self, input_shape)
+        self._output_size(input_shape)
+        square = (self.kernel_size, self.kernel_size)
+        if isinstance(self.table, int):
+            self._add_weights((*square, channels, self.table), self.table)
+            return
+        if max(map(max, self.table)) >= channels:
+            raise ValueError(
+                f"`table` must name maps from 0 to {channels - 1}, as there "
+                f"are {channels}. Received: table={self.table}"
+            )
+        pairs = [
+            source * len(self.table) + number
+            for number, sources in enumerate(self.table)
+            for source in sources
+        ]
+        # Which kernel lies between which two maps.
+        self._places = np.zeros(
+            (len(pairs), channels * len(self.table)), "float32"
+        )
+        self._places[range(len(pairs)), pairs] = 1
+        self._add_weights((*square, len(pairs)), len(self.table))
+
+    def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        size = self.kernel_size
+        height, width, channels = inputs.shape[1:]
+        rows, columns = height - size + 1, width - size + 1
+        seen = ops.stack(
+            [
+                inputs[:, row : row + rows, column : column + columns]
+                for row, column in np.ndindex(size, size)
+            ],
+            axis=3,
+        )
+        seen = ops.reshape(seen, (-1, rows, columns, size * size * channels))
+        if not isinstance(self.table, int):
+            kernel = ops.matmul(
+                ops.reshape(kernel, (size * size, -1)),
+                ops.cast(self._places, kernel.dtype),
+            )
+        return ops.matmul(
+            seen, ops.reshape(kernel, (size * size * channels, -1))
+        )
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        maps = self.table if isinstance(self.table, int) else len(self.table)
+        return (input_shape[0], *self._output_size(input_shape), maps)
+
+    def _output_size(self, input_shape: tuple[int | None, ...]) -> list[int]:
+        sizes = [
+            size - self.kernel_size + 1
+            for size in input_shape[1:3]
+            if size is not None
+        ]
+        if len(sizes) != 2 or min(sizes) < 1:
+            raise ValueError(
+                f"`{type(self).__name__}` expects images of a known size, at "
+                f"least {self.kernel_size}x{self.kernel_size}. "
+                f"Received: inputs of shape {tuple(input_shape)}"
+            )
+        return sizes
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "table": self.table,
+            "kernel_size": self.kernel_size,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class EuclideanRBF(keras.layers.Layer):
+    """Squared distances to fixed codes, one for each class.
+
+    Distance `i` is the sum over `j` of `(x[j] - codes[i][j]) ** 2`, small
+    when the input is like the code (https://doi.org/10.1109/5.726791,
+    equation 7). The codes do not learn: if they did, all distances could
+    become small by inputs and codes all being equal.
+
+    Args:
+        codes: Array of shape `(num_classes, size)`.
+        **kwargs: `name` and `dtype`, as for any Keras layer.
+
+    Input shape:
+        `(..., size)`.
+
+    Output shape:
+        `(..., num_classes)`.
+
+    Raises:
+        ValueError: When `codes` is not of the form above, or inputs have
+            another size.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.layers import EuclideanRBF
+    >>> layer = EuclideanRBF([[1, -1], [1, 1]])
+    >>> [float(d) for d in layer(np.array([[1.0, -1.0]]))[0]]
+    [0.0, 4.0]
+    """
+
+    def __init__(self, codes: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.codes = np.asarray(codes, "float32")
+        if self.codes.ndim != 2 or not np.isfinite(self.codes).all():
+            raise ValueError(
+                "`codes` must be finite, of shape (num_classes, size). "
+                f"Received: codes={codes!r}"
+            )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if input_shape[-1] != self.codes.shape[1]:
+            raise ValueError(
+                f"`{type(self).__name__}` expects inputs of shape (..., "
+                f"{self.codes.shape[1]}), as long as the codes. "
+                f"Received: inputs of shape {tuple(input_shape)}"
+            )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        codes = ops.cast(self.codes, inputs.dtype)
+        return ops.sum((ops.expand_dims(inputs, -2) - codes) ** 2, axis=-1)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], len(self.codes))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "codes": self.codes.tolist()}
+
+
+def _is_table(table: Any) -> bool:
+    return (
+        isinstance(table, Sequence)
+        and len(table) > 0
+        and all(
+            isinstance(sources, Sequence)
+            and len(sources) > 0
+            and len(set(sources)) == len(sources)
+            and all(
+                isinstance(source, (int, np.integer)) and source >= 0
+                for source in sources
+            )
+            for sources in table
+        )
+    )
+
+
+def _channels(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int:
+    if len(shape) != 4 or shape[-1] is None:
+        raise ValueError(
+            f"`{type(layer).__name__}` expects images of shape (batch, "
+            "height, width, channels), the channels known. "
+            f"Received: inputs of shape {tuple(shape)}"
+        )
+    return shape[-1]
+
+
+def _half(size: int | None) -> int | None:
+    return None if size is None else size // 2

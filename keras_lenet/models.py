@@ -1,38 +1,19 @@
 """LeNet-5."""
 
-import contextlib
-import functools
-import inspect
-import io
-import json
-import os
-import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lenet import compiled
-from keras_lenet.datasets import (
-    check_targets,
-    dataset_from_arrays,
-    is_positive_integer,
-)
-from keras_lenet.files import (
-    BEST_VALUE,
-    FileFormatError,
-    checked_entries,
-    parsing,
-)
+from keras_lenet.base import BaseModel
+from keras_lenet.datasets import is_positive_integer
 from keras_lenet.layers import PadTo32, Tensor
-
-_DATA = ("x", "y", "sample_weight")
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
-class LeNet5(keras.Model):
+class LeNet5(BaseModel):
     """LeNet-5 as it is used today: ReLU, max-pooling and softmax.
 
     The topology is that of LeNet-5 (https://doi.org/10.1109/5.726791, section
@@ -97,9 +78,6 @@ class LeNet5(keras.Model):
     >>> model.get_layer("c3").output.shape
     (None, 10, 10, 16)
     """
-
-    # What the user compiled with, while `fit` runs.
-    _steps_asked_for: int | None = None
 
     def __init__(
         self,
@@ -176,54 +154,17 @@ class LeNet5(keras.Model):
             return compiled.forward(self, images, training=bool(training))
         return super().call(inputs, training=training, mask=mask)
 
-    def _trains_compiled(self) -> bool:
-        return type(self).call is LeNet5.call and compiled.can_train(self)
+    def trains_compiled(self) -> bool:
+        return (
+            type(self).call is LeNet5.call
+            and compiled.is_plain(self)
+            and super().trains_compiled()
+        )
 
-    def make_train_function(self, force: bool = False) -> Any:
-        if not self._trains_compiled():
-            return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function: Any = compiled.train_function(self)
-        return self.train_function
-
-    @functools.wraps(keras.Model.fit)
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        arguments = _bind(super().fit, args, kwargs)
-        self._check(arguments)
-        if self._may_replace_arrays():
-            arguments = _replace_arrays_of_fit(arguments)
-        steps = self._steps_asked_for = self.steps_per_execution
-        if steps == 1 and self._trains_compiled():
-            steps = compiled.choose_steps(**arguments)
-        try:
-            with compiled.steps_per_execution(self, steps):
-                return super().fit(**arguments)
-        finally:
-            self._steps_asked_for = None
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("_use_cached_eval_dataset"):
-            # Called by `fit`, with an iterator made for its steps.
-            return super().evaluate(*args, **kwargs)
-        arguments = _bind(super().evaluate, args, kwargs)
-        self._check(arguments)
-        if self._may_replace_arrays():
-            arguments = _replace_arrays(arguments)
-        with self._in_steps_asked_for():
-            return super().evaluate(**arguments)
-
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _bind(super().predict, args, kwargs)
-        if self._may_replace_arrays():
-            arguments = _replace_arrays(arguments)
-        with self._in_steps_asked_for():
-            return super().predict(**arguments)
-
-    def _check(self, arguments: dict[str, Any]) -> None:
-        """Refuses what Keras would train on without a word."""
+    def check_arguments(self, arguments: dict[str, Any]) -> None:
+        super().check_arguments(arguments)
         if not self.compiled:
             return
-        check_targets(self, arguments.get("y"))
         loss: Any = self.loss
         name = loss if isinstance(loss, str) else getattr(loss, "name", "")
         activation = self.classifier_activation
@@ -238,16 +179,6 @@ class LeNet5(keras.Model):
                 f"classifier_activation={activation.__name__!r}. Received: "
                 f"loss={loss!r} with from_logits={not logits}."
             )
-
-    def _may_replace_arrays(self) -> bool:
-        if keras.backend.backend() != "tensorflow":
-            return False
-        return bool(self.distribute_strategy.num_replicas_in_sync == 1)
-
-    def _in_steps_asked_for(self) -> contextlib.AbstractContextManager[None]:
-        # A callback may call while `fit` makes more.
-        steps = self._steps_asked_for or self.steps_per_execution
-        return compiled.steps_per_execution(self, steps)
 
     def get_config(self) -> dict[str, Any]:
         dtype = self.dtype_policy
@@ -289,203 +220,10 @@ class LeNet5(keras.Model):
         return cls(**config)
 
 
-def load_model(path: str | os.PathLike[str]) -> LeNet5:
-    """Loads a `LeNet5` from a `.keras` file that anybody may have made.
-
-    `keras.saving.load_model` makes whatever registered class the file asks
-    for, of any size. Here nothing but a `LeNet5` is loaded, all of it or
-    nothing: checksums, sizes and links are checked before.
-
-    Args:
-        path: Path of the file, as `model.save` writes it.
-
-    Returns:
-        A `LeNet5`, not compiled.
-
-    Raises:
-        FileFormatError: When it is something else, or damaged, or a weight is
-            not finite. It is a `ValueError`.
-
-    Example:
-
-    >>> from keras_lenet import LeNet5
-    >>> from keras_lenet.models import load_model
-    >>> path = getfixture("tmp_path") / "model.keras"
-    >>> LeNet5(num_classes=26).save(path)
-    >>> load_model(path).num_classes
-    26
-    """
-    path = Path(path)
-    with path.open("rb") as file, parsing(path, "a `.keras` file"):
-        with zipfile.ZipFile(file) as archive:
-            entries = checked_entries(path, archive)
-            # To read to the end compares the checksum.
-            contents = {e.filename: archive.read(e) for e in entries}
-        _check_config(path, contents)
-        _check_weights(path, contents["model.weights.h5"])
-        model: LeNet5 = keras.saving.load_model(
-            path, compile=False, safe_mode=True
-        )
-        for weight in model.weights:
-            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                raise FileFormatError(
-                    path, weight.path, "finite", "numbers that are not"
-                )
-    return model
-
-
-def _check_config(path: Path, contents: dict[str, bytes]) -> None:
-    """Checks that it makes a LeNet-5 no larger than its weights."""
-    expected = {"config.json", "metadata.json", "model.weights.h5"}
-    if set(contents) - {BEST_VALUE} != expected:
-        raise FileFormatError(
-            path, "the entries", sorted(expected), sorted(contents)
-        )
-    outer = json.loads(contents["config.json"])
-    if outer["registered_name"] != "keras_lenet>LeNet5":
-        raise FileFormatError(
-            path,
-            "the model",
-            "a LeNet5, as `keras-lenet train` saves it",
-            outer["registered_name"],
-            "Load other models by `keras.saving.load_model`.",
-        )
-    config = outer["config"]
-    known = {*inspect.signature(LeNet5).parameters, "trainable"}
-    if not set(config) <= known:
-        raise FileFormatError(path, "arguments", "of LeNet5", sorted(config))
-    if not isinstance(config["classifier_activation"], str):
-        raise FileFormatError(
-            path,
-            "classifier_activation",
-            "by name",
-            config["classifier_activation"],
-        )
-    for made in _objects(config["dtype"]):
-        if made.get("module") != "keras" or "Policy" not in made["class_name"]:
-            raise FileFormatError(path, "dtype", "a policy of Keras", made)
-    least = config["num_classes"] + config["input_shape"][-1]
-    if least > len(contents["model.weights.h5"]):
-        raise FileFormatError(
-            path, "sizes", "of its weights", f"{least} channels and classes"
-        )
-
-
-def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yields all objects that a configuration would make."""
-    if isinstance(config, dict):
-        if "class_name" in config:
-            yield config
-        for part in config.values():
-            yield from _objects(part)
-
-
-def _check_weights(path: Path, content: bytes) -> None:
-    """Checks that nothing leads out of an HDF5 file or unfolds in memory."""
-    import h5py
-
-    def check(group: Any) -> None:
-        for name in group:
-            field = f"model.weights.h5{group.name}/{name}"
-            link = group.get(name, getlink=True)
-            if type(link) is not h5py.HardLink:
-                raise FileFormatError(
-                    path, field, "in the file itself", type(link).__name__
-                )
-            part = group[name]
-            if isinstance(part, h5py.Group):
-                check(part)
-            elif (
-                part.is_virtual
-                or part.external
-                or part.compression
-                or part.nbytes > len(content)
-            ):
-                raise FileFormatError(
-                    path, field, "with its numbers as they are", part
-                )
-
-    with h5py.File(io.BytesIO(content)) as file:
-        check(file)
-
-
 def _takes_logits(loss: Any) -> bool:
     if not isinstance(loss, keras.losses.Loss):
         return False
     return bool(loss.get_config().get("from_logits"))
-
-
-def _bind(
-    method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns the arguments of a call by name."""
-    arguments = inspect.signature(method).bind(*args, **kwargs).arguments
-    return {**arguments, **arguments.pop("kwargs", {})}
-
-
-def _replace_arrays_of_fit(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Does what `_replace_arrays` does, and for validation too."""
-    if arguments.get("validation_split"):
-        return arguments
-    replaced = _replace_arrays(arguments, arguments.get("shuffle", True))
-    if replaced is not arguments:
-        # Or Keras warns.
-        replaced["shuffle"] = False
-    validation = arguments.get("validation_data")
-    if isinstance(validation, tuple):
-        size = arguments.get("validation_batch_size") or arguments.get(
-            "batch_size"
-        )
-        data = keras.utils.unpack_x_y_sample_weight(validation)
-        given = {**dict(zip(_DATA, data, strict=True)), "batch_size": size}
-        dataset = _replace_arrays(given)
-        replaced = {**replaced, "validation_batch_size": size}
-        if dataset is not given:
-            replaced["validation_data"] = dataset["x"]
-    return replaced
-
-
-def _replace_arrays(
-    arguments: dict[str, Any], shuffle: Any = False
-) -> dict[str, Any]:
-    """Replaces arrays in arguments by a dataset that tf.data does not tune.
-
-    It tunes those that Keras makes of arrays, and the end of a pass waits for
-    the tuner: epochs of 0.8 seconds lasted 1.3, and those of 3 lasted 5.
-    """
-    x, y, sample_weight = map(arguments.get, _DATA)
-    arrays = [data for data in (x, y, sample_weight) if data is not None]
-    size = arguments.get("batch_size") or 32
-    # With numbers of steps Keras cuts arrays up in another way.
-    others = ("class_weight", "steps", "steps_per_epoch", "validation_steps")
-    if (
-        any(map(arguments.get, others))
-        or keras.config.max_steps_per_epoch()
-        or not isinstance(size, int)
-        or size < 1
-        or not isinstance(shuffle, bool)
-        or x is None
-        or (y is None and sample_weight is not None)
-        or not all(
-            isinstance(array, np.ndarray)
-            and array.dtype.kind in "biuf"
-            and array.ndim > 0
-            and len(array) == len(x) > 0
-            for array in arrays
-        )
-    ):
-        return arguments
-    floatx = keras.config.floatx()
-    for index, array in enumerate(arrays):
-        if array.dtype.kind == "f":
-            arrays[index] = array.astype(floatx, copy=False)
-    # `set_random_seed` seeds this one.
-    seed = np.random.randint(2**32) if shuffle else None  # noqa: NPY002
-    dataset = dataset_from_arrays(tuple(arrays), size, seed)
-    kept = {
-        k: v for k, v in arguments.items() if k not in (*_DATA, "batch_size")
-    }
-    return {"x": dataset, **kept}
 
 
 def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:

@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("starts_first") is None)
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("needs_tensorflow"):
+        pytest.importorskip("tensorflow")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Prints what was injected and what survived."""
     lines = [

@@ -15,14 +15,17 @@ except ImportError:
 
 BACKEND = keras.backend.backend()
 
-needs_tensorflow = pytest.mark.skipif(
-    not HAS_TENSORFLOW, reason="TensorFlow cannot be imported"
-)
+needs_tensorflow = pytest.mark.needs_tensorflow
 
 # What reads and writes files does not ask Keras what it computes with.
 once = pytest.mark.skipif(
     HAS_TENSORFLOW and BACKEND != "tensorflow",
     reason="the same on every backend, runs on TensorFlow",
+)
+
+# What every backend would calculate alike.
+on_default_backend = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="runs with the default backend"
 )
 
 

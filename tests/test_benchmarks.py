@@ -3,12 +3,24 @@ import importlib.util
 import json
 import re
 
+import accuracy
 import keras
 import numpy as np
+import paper
 import pytest
 import throughput
-from environment import BACKEND, HAS_TENSORFLOW, run_python
+from environment import (
+    BACKEND,
+    HAS_TENSORFLOW,
+    needs_tensorflow,
+    on_default_backend,
+    run_python,
+)
 from subjects import CHECKED_PASSES, SUBJECTS
+
+from keras_lenet import LeNet5, datasets
+from keras_lenet.calibration import fit_temperature
+from keras_lenet.presets import read_preset
 
 RUN = """
 import os, runpy, sys
@@ -20,9 +32,7 @@ runpy.run_path(path, run_name="__main__")
 IMAGES = 300
 
 # Subjects have processes and backends of their own, so once is enough.
-pytestmark = pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="runs with the default backend"
-)
+pytestmark = on_default_backend
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +251,90 @@ def test_quick_gives_way_to_what_is_asked_for():
     options = throughput.parse_arguments(["--quick", "--images", "250"])
     assert (options.images, options.repetitions) == (250, 3)
     assert options.subjects == throughput.QUICK["subjects"]
+
+
+@needs_tensorflow
+def test_accuracy_trains_each_seed_once_and_writes_what_it_found(
+    tmp_path, monkeypatch, capsys
+):
+    readme = tmp_path / "README.md"
+    marks = "<!-- accuracy.py -->\n{}<!-- end of accuracy.py -->\n"
+    readme.write_text("before\n" + marks.format("old\n") + "after\n")
+    monkeypatch.setattr(accuracy, "HERE", tmp_path)
+    monkeypatch.setattr(accuracy, "FIGURE", tmp_path / "accuracy.png")
+    numbers = ["--images", "250", "--epochs", "1", "--state", str(tmp_path)]
+    arguments = ["accuracy.py", "--data", "digits", *numbers]
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "3", "1"])
+    accuracy.main()
+    lines = (tmp_path / "accuracy.jsonl").read_text().splitlines()
+    found = {r["seed"]: r["test_accuracy"] for r in map(json.loads, lines)}
+    assert found.keys() == {1, 3}
+
+    # The same again, and one that would be trained if it were not there.
+    monkeypatch.setattr(accuracy, "train", None)
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "1", "--write"])
+    accuracy.main()
+    assert f"seed 1: {found[1]:.2%}\nseed 3: " in capsys.readouterr().out
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- accuracy.py -->\n2 seeds, 1 epochs")
+    assert text.endswith("<!-- end of accuracy.py -->\nafter\n")
+    mean = (found[1] + found[3]) / 2
+    assert f"n = 2 | {mean:.3%} |" in text and "old" not in text
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+
+
+@needs_tensorflow
+def test_accuracy_makes_a_preset_of_a_model_that_it_calibrates(
+    tmp_path, monkeypatch, capsys
+):
+    numbers = ["--images", "1250", "--epochs", "2", "--state", str(tmp_path)]
+    path = tmp_path / "preset"
+    arguments = ["--data", "digits", "--seeds", "1", "--preset", str(path)]
+    monkeypatch.setattr("sys.argv", ["accuracy.py", *arguments, *numbers])
+    accuracy.main()
+    card = read_preset(path).card
+    assert card["calibration_images"] == 1437 - 1250
+    model = LeNet5.from_preset(path)
+    (x, y), (x_test, y_test) = datasets.load_data("digits")
+    # What was calibrated has the temperature 1.
+    rest = model.predict(x[1250:], verbose=0)
+    assert fit_temperature(rest, y[1250:]) == pytest.approx(1, abs=1e-3)
+    right = model.predict(x_test, verbose=0).argmax(axis=1) == y_test
+    assert card["test_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+
+
+@needs_tensorflow
+def test_paper_trains_each_seed_once_and_compares(
+    tmp_path, monkeypatch, capsys
+):
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- paper.py -->\nb\n<!-- end of paper.py -->\nc\n")
+    monkeypatch.setattr(paper, "HERE", tmp_path)
+    monkeypatch.setattr(paper, "FIGURES", tmp_path)
+    numbers = ["--batch-size", "50", "--passes", "2", "--state", str(tmp_path)]
+    numbers += ["--log", str(tmp_path / "log"), "--images", "1000"]
+    arguments = ["paper.py", "--data", "digits", "--seeds", "1", *numbers]
+    monkeypatch.setattr("sys.argv", [*arguments, "--distorted"])
+    paper.main()
+    assert "seed 1: " in capsys.readouterr().out
+    (record,) = paper.read(tmp_path / "log")
+    assert len(record["missed"]) == round(360 * record["test_error"][-1])
+
+    # A table and curves of it, and of trainings as long as the paper's.
+    plain = record | {"distorted": False, "images": 60_000}
+    plain |= {"passes": 20, "batch_size": 1}
+    for name in ("test_error", "running_train_error"):
+        plain[name] = [0.5 - 0.02 * n for n in range(20)]
+    with (tmp_path / "log").open("a") as log:
+        for seed, error in ((1, 0.01), (2, 0.02)):
+            plain["test_error"] = [*plain["test_error"][:19], error]
+            log.write(json.dumps(plain | {"seed": seed}) + "\n")
+    monkeypatch.setattr(paper, "train", None)
+    monkeypatch.setattr("sys.argv", [*arguments, "--distorted", "--write"])
+    paper.main()
+    text = readme.read_text()
+    assert text.startswith("a\n") and text.endswith("c\n") and "b\n" not in text
+    assert "| 60,000 | 20 | 1 | 2 | 1.500% | 0.707 | 2.00% |" in text
+    assert "| 1,000 distorted | 2 | 50 | 1 |" in text
+    for name in ("paper_passes.png", "codes.png"):
+        assert (tmp_path / name).stat().st_size > 5_000

@@ -9,6 +9,7 @@ from keras_lenet import (
     BestModelCheckpoint,
     HeldOutEvaluation,
     LeNet5,
+    RandomDistortion,
     ResumableTraining,
     datasets,
 )
@@ -88,6 +89,7 @@ def train(
     epochs=3,
     repeat=None,
     known=True,
+    augment=None,
     **kwargs,
 ):
     """Trains 11 steps an epoch; returns all that a run can be told by."""
@@ -97,7 +99,7 @@ def train(
     dataset = data
     if HAS_TENSORFLOW and isinstance(data, tuple):
         dataset = datasets.image_dataset_from_array(
-            *data, batch_size, shuffle=True, seed=seed
+            *data, batch_size, shuffle=True, seed=seed, augment=augment
         )
     held_out = HeldOutEvaluation(
         (IMAGES[:50], LABELS[:50]),
@@ -180,6 +182,13 @@ def test_a_resumed_training_becomes_the_one_in_one_go(step, path, capsys):
 def test_it_resumes_a_repeated_dataset_in_epochs_of_any_length(path):
     # 13 steps begin in the middle of a pass of 11, the last of which is short.
     np.testing.assert_equal(*interrupt_and_resume(path, 30, repeat=13))
+
+
+@needs_tensorflow
+def test_it_resumes_augmented_images(path):
+    whole, resumed = interrupt_and_resume(path, 17, augment=RandomDistortion())
+    np.testing.assert_equal(resumed, whole)
+    assert not are_same(train(path.with_name("plain.npz")), whole)
 
 
 @needs_tensorflow
@@ -281,6 +290,11 @@ def test_callbacks_that_are_given_go_on_too(path):
     [
         ({"seed": 8}, "data.seed: 7 saved, 8 now"),
         ({"batch_size": 31}, "data.batch_size: 30 saved, 31 now"),
+        (
+            {"augment": RandomDistortion(shift=2)},
+            "data.augment.1.shift: 1 saved, 2 now",
+        ),
+        ({"augment": None}, "data.augment.0: 'RandomDistortion' saved"),
         ({"data": (255 - IMAGES, LABELS)}, "data.arrays.0: .* saved"),
         ({"data": (IMAGES, 2 - LABELS)}, "data.arrays.1: .* saved"),
         ({"units": 4}, r"model\..*units: 3 saved, 4 now"),
@@ -290,7 +304,8 @@ def test_callbacks_that_are_given_go_on_too(path):
     ],
 )
 def test_a_state_of_another_training_is_refused(change, message, path):
-    train(path, after=[Stops(3)])
+    given = {"augment": RandomDistortion(shift=1)}
+    train(path, after=[Stops(3)], **given)
     of_model = {
         name: change.pop(name)
         for name in ("units", "optimizer")
@@ -299,7 +314,7 @@ def test_a_state_of_another_training_is_refused(change, message, path):
     model = make_model(**of_model)
     before = path.read_bytes(), arrays(model.variables)
     with pytest.raises(ValueError, match=message):
-        train(path, model, **change)
+        train(path, model, **given | change)
     np.testing.assert_equal(
         (path.read_bytes(), arrays(model.variables)), before
     )
@@ -518,7 +533,7 @@ def test_a_best_model_that_cannot_be_saved_is_tried_again(
 
 
 def test_a_lenet5_saved_as_the_best_loads_safely(tmp_path, generator):
-    from keras_lenet.models import load_model
+    from keras_lenet.saving import load_model
 
     model = LeNet5(3, (12, 12, 1))
     compile_(model)

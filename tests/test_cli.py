@@ -11,8 +11,17 @@ import pytest
 from environment import BACKEND, needs_tensorflow, once, run_python
 from matplotlib.image import imsave
 
-from keras_lenet import LeNet5, __version__, cli, recipes
+from keras_lenet import (
+    LeNet5,
+    OriginalLeNet5,
+    RandomDistortion,
+    __version__,
+    cli,
+    recipes,
+)
 from keras_lenet.cli import main
+from keras_lenet.pictures import load_picture, prepare_character
+from keras_lenet.saving import load_model
 
 TOGETHER = "--coordinator host:1 --num-processes 2"
 
@@ -155,25 +164,86 @@ def test_evaluate_prepares_images_for_a_model_without_preprocessing(
     assert lines[0] == lines[1]
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_predict_reads_pictures_of_any_size_polarity_and_colour(
-    suffix, trained, digits, tmp_path, capsys
-):
+@pytest.fixture
+def photographs(digits, tmp_path):
+    """Twelve files with digits, large, off the middle, dark on bright paper."""
     _, (x_test, y_test) = digits
-    arguments, expected = [], []
+    paths = []
     for index in range(12):
-        # Large, off the middle, dark on bright, and coloured.
         image = np.kron(x_test[index, ..., 0], np.ones((7, 7)))
-        image = np.pad(image, ((5, 90), (40, 0))) / 255
-        path = tmp_path / f"{index}.{suffix}"
-        imsave(path, np.stack([1 - image, 1 - image * 0.9, 1 - image], -1))
-        arguments.append(str(path))
-        expected.append(int(y_test[index]))
-    assert main(["predict", str(trained / "model.keras"), *arguments]) == 0
+        image = np.pad(image, ((25, 90), (60, 20))) / 255
+        paths.append(str(tmp_path / f"{index}.{'png' if index % 2 else 'jpg'}"))
+        imsave(paths[-1], np.stack([1 - image, 1 - image * 0.9, 1 - image], -1))
+    return paths, y_test[:12]
+
+
+def test_predict_tells_digits_of_pictures(trained, photographs, capsys):
+    paths, expected = photographs
+    for model in ("digits", str(trained / "model.keras")):
+        assert main(["predict", model, *paths]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(": ")[0] for line in lines] == paths
+        answers = [int(line.split(": ")[1].split()[0]) for line in lines]
+        assert np.mean(np.equal(answers, expected)) > 0.8
+
+
+def test_predict_needs_no_model_to_be_named(photographs, capsys):
+    paths, _ = photographs
+    answers = []
+    for model in ([], ["mnist"]):
+        assert main(["predict", *model, *paths[:2]]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+
+
+def test_predict_prints_json_with_the_runners_up(photographs, capsys):
+    paths, _ = photographs
+    blank = paths[0].replace("0.jpg", "blank.png")
+    imsave(blank, np.ones((50, 70, 3)))
+    images = [prepare_character(load_picture(path)) for path in paths]
+    outputs = LeNet5.from_preset("digits").predict(np.stack(images), verbose=0)
+    best = outputs.max(axis=1)
+    below = np.sort(best)[5:7].mean()
+    arguments = ["digits", *paths, blank, "--top", "3", "--reject", str(below)]
+    assert main(["predict", *arguments, "--json"]) == 0
+    *found, without = json.loads(capsys.readouterr().out)
+    assert main(["predict", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all("dark on bright, so inverted" in line for line in lines)
-    answers = [int(line.split(": ")[1].split()[0]) for line in lines]
-    assert np.mean(np.equal(answers, expected)) > 0.8
+    assert without == {
+        "picture": blank,
+        "ink": False,
+        "rejected": False,
+        "class": None,
+        "probability": None,
+        "top": [],
+    }
+    assert lines.pop() == f"{blank}: no ink"
+    for path, output, one, line in zip(
+        paths, outputs, found, lines, strict=True
+    ):
+        order = output.argsort()[::-1][:3]
+        assert [place["class"] for place in one["top"]] == order.tolist()
+        np.testing.assert_allclose(
+            [place["probability"] for place in one["top"]],
+            output[order],
+            atol=1e-5,
+        )
+        assert (one["picture"], one["class"]) == (path, order[0])
+        assert one["rejected"] == (output.max() < below)
+        rejected = "rejected, " if one["rejected"] else ""
+        assert line.startswith(f"{path}: {rejected}{order[0]} (")
+        assert line.count("%") == 3
+
+
+def test_predict_draws_what_the_model_saw(photographs, tmp_path, capsys):
+    paths, _ = photographs
+    output = tmp_path / "plots"
+    assert main(["predict", *paths[:3], "--plot", "--output", str(output)]) == 0
+    assert [path.name for path in output.iterdir()] == ["pictures.png"]
+    # What is piped on has the answers alone.
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert captured.err == f"wrote {output / 'pictures.png'}\n"
 
 
 def test_predict_takes_an_image_as_the_model_was_trained_on_it(
@@ -192,28 +262,6 @@ def test_predict_takes_an_image_as_the_model_was_trained_on_it(
     )
 
 
-def test_predict_reads_grey_pictures_of_16_bits(digits, tmp_path):
-    from PIL import Image
-
-    _, (x_test, _) = digits
-    image = x_test[0, ..., 0]
-    Image.fromarray(image.astype("uint16") * 257).save(tmp_path / "16.png")
-    pixels, _ = cli._read_picture(str(tmp_path / "16.png"), LeNet5(), None)
-    np.testing.assert_array_equal(pixels, image[..., np.newaxis])
-
-
-def test_predict_reads_pictures_for_models_that_are_not_square(
-    tmp_path, digits
-):
-    _, (x_test, _) = digits
-    path = tmp_path / "digit.png"
-    imsave(path, np.kron(x_test[0, ..., 0], np.ones((3, 3))), cmap="gray")
-    pixels, _ = cli._read_picture(str(path), LeNet5(10, (28, 16, 1)), None)
-    assert pixels.shape == (28, 16, 1)
-    columns = np.flatnonzero(pixels.any(axis=(0, 2)))
-    assert columns[0] > 0 and columns[-1] < 15
-
-
 def test_predict_reads_colour(tmp_path, generator, capsys):
     model = LeNet5(num_classes=4, input_shape=(20, 20, 3))
     model.save(tmp_path / "model.keras")
@@ -225,16 +273,110 @@ def test_predict_reads_colour(tmp_path, generator, capsys):
     assert f"colour.png: {best} (" in capsys.readouterr().out
 
 
-def test_predict_inverts_when_told(trained, digits, tmp_path, capsys):
-    _, (x_test, _) = digits
-    path = tmp_path / "digit.png"
-    imsave(path, 255 - x_test[0, ..., 0], cmap="gray", vmin=0, vmax=255)
-    model = str(trained / "model.keras")
-    answers = []
-    for flags in ([], ["--invert"], ["--no-invert"]):
-        assert main(["predict", *flags, model, str(path)]) == 0
-        answers.append(capsys.readouterr().out.split(" dark")[0].strip())
-    assert answers[0] == answers[1] != answers[2]
+def test_evaluate_draws_and_rejects(tmp_path, digits, capsys):
+    _, (x_test, y_test) = digits
+    output = tmp_path / "plots"
+    arguments = ["evaluate", "mnist", "--plot", "--output", str(output)]
+    assert main([*arguments, "--reject", "0.9"]) == 0
+    probabilities = LeNet5.from_preset("mnist").predict(x_test, verbose=0)
+    kept = probabilities.max(axis=1) >= 0.9
+    right = probabilities.argmax(axis=1) == y_test
+    assert (
+        f"rejected below 0.9: {1 - kept.mean():.2%}, accuracy on the others: "
+        f"{right[kept].mean():.2%}\n"
+    ) in capsys.readouterr().out
+    assert {path.name for path in output.iterdir()} == {
+        "confusion_matrix.png",
+        "errors.png",
+        "rejection.png",
+    }
+
+
+@needs_tensorflow
+def test_training_can_start_from_a_preset(tmp_path, digits, capsys):
+    output = tmp_path / "run"
+    arguments = ["train", "--steps", "1", "--output", str(output)]
+    assert main([*arguments, "--start-from", "digits"]) == 0
+    _, (x_test, y_test) = digits
+    before = LeNet5.from_preset("digits")
+    before.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    expected = before.evaluate(x_test, y_test, verbose=0)[1]
+    accuracy = capsys.readouterr().out.split("test images: ")[1].split("%")[0]
+    assert abs(float(accuracy) / 100 - expected) < 0.1
+
+
+@needs_tensorflow
+def test_a_preset_for_other_classes_keeps_all_but_the_last_layer(
+    tmp_path, generator, capsys
+):
+    images = generator.integers(0, 256, (40, 20, 20)).astype("uint8")
+    labels = generator.integers(0, 3, 40)
+    np.savez(
+        tmp_path / "three.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images,
+        y_test=labels,
+    )
+    arguments = ["--steps", "1", "--batch-size", "10", "--start-from", "mnist"]
+    data = ["--dataset", str(tmp_path / "three.npz")]
+    output = ["--output", str(tmp_path / "run")]
+    assert main(["train", *arguments, *data, *output]) == 0
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.output_shape == (None, max(labels) + 1)
+    # One step of Adam moves a weight by at most its learning rate.
+    before = LeNet5.from_preset("mnist")
+    for name in ("c1", "c3", "c5", "f6"):
+        for weight, same in zip(
+            model.get_layer(name).get_weights(),
+            before.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_allclose(weight, same, atol=1.1e-3)
+
+
+@needs_tensorflow
+def test_the_accurate_recipe_trains_on_distorted_images_by_its_own_numbers(
+    tmp_path, monkeypatch, capsys
+):
+    calls = []
+    distort = RandomDistortion.__call__
+
+    def counted(self, images, generator):
+        calls.append(len(images))
+        return distort(self, images, generator)
+
+    monkeypatch.setattr(RandomDistortion, "__call__", counted)
+    monkeypatch.setitem(cli._PASSES, "accurate", 2)
+    output = ["--output", str(tmp_path), "--eval-size", "10"]
+    assert main(["train", "--recipe", "accurate", *output]) == 0
+    # 1,437 images have 5 batches of 250.
+    assert set(calls) == {250} and len(calls) >= 10
+    history = (tmp_path / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in history] == ["step", "5", "10"]
+
+
+@once
+@needs_tensorflow
+def test_the_network_of_the_paper_is_trained_its_own_way(
+    tmp_path, photographs, capsys
+):
+    output = ["--output", str(tmp_path), "--eval-size", "10"]
+    short = ["--steps", "60", "--batch-size", "20"]
+    assert main(["train", "--model", "original", *short, *output]) == 0
+    model = load_model(tmp_path / "model.keras")
+    assert type(model) is OriginalLeNet5
+    history = (tmp_path / "history.csv").read_text().splitlines()
+    # An evaluation for each pass through 1,437 images, and one at the end.
+    assert [line.split(",")[0] for line in history] == ["step", "60"]
+    path = str(tmp_path / "model.keras")
+    assert main(["evaluate", path]) == 0
+    assert main(["predict", path, photographs[0][0]]) == 0
+    assert "%)" in capsys.readouterr().out
+    assert main(["train", "--model", "original", "--recipe", "fast"]) == 2
+    assert "as the paper says" in capsys.readouterr().err
+    assert main(["train", "--start-from", path, *output, "--resume"]) == 2
+    assert "`--start-from` must be a LeNet5." in capsys.readouterr().err
 
 
 def make_bad_files(folder):
@@ -261,7 +403,9 @@ def make_bad_files(folder):
         ("evaluate MODEL --dataset small.npz", "20x20 pixels and 3 channel"),
         ("predict MODEL gone.png", "gone.png"),
         ("predict MODEL text.png", "text.png"),
-        ("predict MODEL blank.png", "blank.png: expected a character"),
+        ("predict MODEL", "Received: the model"),
+        ("predict folder blank.png", "folder: expected the file metadata.json"),
+        ("train --start-from gone", "none of the presets mnist, digits"),
         ("train --coordinator h:1", "Received: no --num-processes, no --pro"),
         ("train --process-id 0 --num-processes 2", "no --coordinator."),
         (f"train {TOGETHER} --process-id 2", "Received: 2 of 2."),
@@ -313,7 +457,9 @@ def test_every_device_gets_as_many_images(tmp_path, capsys, monkeypatch):
         (["train", "--steps", "x"], "Received: 'x'"),
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--backend", "numpy"], "invalid choice: 'numpy'"),
-        (["predict", "model.keras"], "required: IMAGE"),
+        (["predict"], "required: [MODEL] PICTURE"),
+        (["predict", "a.png", "--reject", "2"], "expected a number from 0 to"),
+        (["predict", "a.png", "--top", "0"], "expected an integer from 1 on"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(

@@ -34,9 +34,13 @@ def data(generator, model, count):
     return images, generator.integers(0, model.num_classes, count)
 
 
-def weights_after_a_step(model, images, labels):
-    """Returns weights whose change is the gradient."""
+def compile_for_gradients(model):
+    """Lets the change of the weights be the gradient."""
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+
+
+def weights_after_a_step(model, images, labels):
+    compile_for_gradients(model)
     model.fit(images, labels, batch_size=len(images), verbose=0)
     return model.get_weights()
 
@@ -70,14 +74,30 @@ def test_forward_is_what_keras_layers_calculate(arguments, count, training):
 
 
 @pytest.mark.parametrize("arguments", CONFIGURATIONS)
-def test_a_training_step_has_the_gradients_of_keras_layers(arguments):
+def test_a_training_step_has_the_gradients_of_keras_layers(
+    arguments, generator
+):
     model = LeNet5(**arguments)
-    other = layer_by_layer(model)
-    images, labels = data(np.random.default_rng(), model, 9)
-    assert_close(
-        weights_after_a_step(model, images, labels),
-        weights_after_a_step(other, images, labels),
-    )
+    start = model.get_weights()
+    models = (model, layer_by_layer(model))
+    for each in models:
+        compile_for_gradients(each)
+    alike = []
+    for _ in range(4):
+        images, labels = data(generator, model, 9)
+        found = []
+        for each in models:
+            each.set_weights(start)
+            each.fit(images, labels, batch_size=9, verbose=0)
+            found.append(each.get_weights())
+        alike.append(
+            all(
+                np.allclose(one, other, rtol=0, atol=1e-5)
+                for one, other in zip(*found, strict=True)
+            )
+        )
+    # Of two sums that are nearly equal, rounding may make another the larger.
+    assert sum(alike) >= 3
 
 
 def test_equal_pixels_share_no_gradient_as_in_max_pooling():
@@ -399,9 +419,9 @@ def test_on_a_cpu_models_are_trained_in_the_compiled_form():
         pytest.skip("about the CPU")
     model = LeNet5()
     model.compile("sgd", "sparse_categorical_crossentropy")
-    assert compiled.can_train(model)
+    assert model.trains_compiled()
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-    assert not compiled.can_train(model)
+    assert not model.trains_compiled()
     model = LeNet5(dtype="mixed_bfloat16")
     model.compile("sgd", "sparse_categorical_crossentropy")
-    assert not compiled.can_train(model)
+    assert not model.trains_compiled()

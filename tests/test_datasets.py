@@ -342,6 +342,41 @@ def test_without_shuffling_every_pass_has_the_order_of_the_arrays(images):
 
 
 @needs_tensorflow
+def test_images_are_augmented_by_seed_and_number_of_the_batch(images):
+    def noise(images, generator):
+        return images + generator.integers(0, 9, images.shape, "uint8")
+
+    def passes(seed, shuffle=False):
+        dataset = image_dataset_from_array(
+            images, np.arange(23), 5, shuffle, seed, augment=noise
+        )
+        return [
+            (x - images[y]).tobytes()
+            for _ in range(2)
+            for x, y in dataset.as_numpy_iterator()
+        ]
+
+    added = passes(7)
+    assert len(set(added)) == 10
+    assert passes(7) == passes(7, shuffle=True) == added
+    assert not set(passes(8)) & set(added)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda images, generator: images / 255,
+        lambda images, generator: images[:1],
+    ],
+)
+def test_what_augments_must_keep_shape_and_dtype(augment, images, labels):
+    dataset = image_dataset_from_array(images, labels, augment=augment)
+    with pytest.raises(Exception, match="must return images of the shape"):
+        next(iter(dataset))
+
+
+@needs_tensorflow
 def test_nothing_is_dropped_unless_asked_and_then_never_the_same(images):
     labels = np.arange(23)
     dataset = image_dataset_from_array(images, labels, 5, shuffle=True, seed=1)
@@ -430,6 +465,7 @@ def test_good_neighbours_of_bad_images_and_labels_are_taken():
         ({"batch_size": 2.0}, "Received: batch_size=2.0"),
         ({"seed": -1}, "`seed`.*Received: seed=-1"),
         ({"seed": "98"}, "Received: seed='98'"),
+        ({"augment": 0.1}, "`augment`.*Received: augment=0.1"),
         (
             {"batch_size": 24, "drop_remainder": True},
             "batch_size=24 and 23 images",

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from environment import run_python
 
-from keras_lenet.plots import plot_history, plot_predictions
+from keras_lenet.plots import (
+    plot_confusion_matrix,
+    plot_errors,
+    plot_history,
+    plot_pictures,
+    plot_predictions,
+    plot_rejection,
+)
 
 HISTORY = {
     "step": [5, 10, 15],
@@ -103,11 +110,108 @@ def test_plot_predictions_marks_wrong_ones_and_names_classes(generator):
         ((0, 8, 8), (0,), (0,), "at least 1"),
     ],
 )
-def test_plot_predictions_rejects(images, labels, predictions, message):
+@pytest.mark.parametrize("plot", [plot_predictions, plot_errors])
+def test_images_that_do_not_fit_are_refused(
+    plot, images, labels, predictions, message
+):
     with pytest.raises(ValueError, match=message):
-        plot_predictions(
-            np.ones(images), np.ones(labels, int), np.ones(predictions, int)
-        )
+        plot(np.ones(images), np.ones(labels, int), np.ones(predictions, int))
+
+
+def test_plot_errors_draws_the_wrong_ones_alone(generator):
+    images = generator.integers(0, 256, (40, 9, 9, 1)).astype("uint8")
+    labels, predictions = generator.integers(0, 3, (2, 40))
+    wrong = np.flatnonzero(labels != predictions)
+    figure = plot_errors(images, labels, predictions, "abc", max_images=12)
+    drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    np.testing.assert_array_equal(drawn, images[wrong[:12], ..., 0])
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{'abc'[labels[index]]}→{'abc'[predictions[index]]}"
+        for index in wrong[:12]
+    ]
+    title = f"{len(wrong)} of 40 wrong: actual→predicted"
+    assert figure.get_suptitle() == title + ", the first 12"
+
+
+def test_plot_errors_without_errors_says_so(generator):
+    figure = plot_errors(generator.random((2, 8, 8)), [1, 2], np.eye(3)[[1, 2]])
+    assert figure.get_suptitle() == "0 of 2 wrong: actual→predicted"
+    assert not figure.axes
+
+
+def test_plot_confusion_matrix_counts_actual_by_predicted(generator):
+    labels, predictions = generator.integers(0, 3, (2, 50))
+    figure = plot_confusion_matrix(labels, predictions, ["a", "$", "cc", "d"])
+    axes = figure.axes[0]
+    counted = np.zeros((4, 4), int)
+    for text in axes.texts:
+        column, row = text.get_position()
+        counted[row, column] = int(text.get_text())
+    expected = np.zeros((4, 4), int)
+    np.add.at(expected, (labels, predictions), 1)
+    np.testing.assert_array_equal(counted, expected)
+    wrong = (labels != predictions).sum()
+    assert axes.get_title() == f"{wrong} of 50 wrong"
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["a", r"\$", "cc", "d"]
+    # Colours show errors.
+    shown = axes.images[0].get_array()
+    assert np.ma.getmaskarray(shown).diagonal().all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [([0, 1], [0]), ([], []), ([0], np.ones((2, 2)))],
+)
+def test_plot_confusion_matrix_rejects(labels, predictions):
+    with pytest.raises(ValueError, match="must have the same length"):
+        plot_confusion_matrix(labels, predictions, ["a", "b"])
+
+
+def test_plot_rejection_marks_where_the_target_is_reached():
+    figure = plot_rejection(
+        [0, 0.01, 0.02, 0.03],
+        [0.02, 0.008, 0.004, 0.0],
+        target=0.005,
+        references={"LeNet-4": (0.018, 0.005)},
+    )
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    marked = lines["at most 0.50% error: 2.00% rejected"]
+    np.testing.assert_array_equal(marked, [[0.02, 0.004]])
+    np.testing.assert_array_equal(lines["LeNet-4"], [[0.018, 0.005]])
+    assert axes.get_xlim()[1] > 0.02
+
+
+def test_plot_rejection_of_a_target_that_is_not_reached_marks_nothing():
+    (axes,) = plot_rejection([0, 0.5], [0.1, 0.1]).axes
+    assert [line.get_label() for line in axes.lines] == ["LeNet5"]
+
+
+def test_plot_rejection_rejects_other_lengths():
+    with pytest.raises(ValueError, match="`rejected` and `error` must"):
+        plot_rejection([0.1], [0.1, 0.2])
+
+
+def test_plot_pictures_draws_each_beside_what_was_seen(generator):
+    pictures = [
+        generator.integers(0, 256, shape).astype("uint8")
+        for shape in ((40, 30, 3), (9, 9, 1))
+    ]
+    seen = generator.integers(0, 256, (28, 28, 1)).astype("uint8")
+    figure = plot_pictures(
+        pictures, [seen, None], ["1.png\n7", "$.png\nno ink"]
+    )
+    drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert len(drawn) == 3
+    np.testing.assert_array_equal(drawn[1], seen[..., 0])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["1.png\n7", "", "\\$.png\nno ink"]
+
+
+def test_plot_pictures_rejects_other_lengths(generator):
+    with pytest.raises(ValueError, match="must have the same length"):
+        plot_pictures([np.ones((2, 2, 1), "uint8")], [], ["a"])
 
 
 def test_plots_need_neither_keras_nor_pyplot(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import setups
 from environment import BACKEND, needs_tensorflow
 
-from keras_lenet.models import load_model
+from keras_lenet.saving import load_model
 
 pytestmark = needs_tensorflow
 on_jax = pytest.mark.skipif(BACKEND != "jax", reason="about JAX")

@@ -26,7 +26,7 @@ from keras_lenet.files import (
     read_npz,
     write_arrays,
 )
-from keras_lenet.models import load_model
+from keras_lenet.saving import load_model
 
 pytestmark = once
 

@@ -13,7 +13,7 @@ from environment import BACKEND, needs_tensorflow
 from test_checkpoints import IMAGES, LABELS, are_same, make_model, train
 
 from keras_lenet import cli
-from keras_lenet.models import load_model
+from keras_lenet.saving import load_model
 
 
 class Copies(keras.callbacks.Callback):
@@ -82,7 +82,7 @@ def test_the_command_line_survives_being_killed(
         )
 
     outcomes = []
-    for _ in range(50 if full else 5):
+    for _ in range(50 if full else 3):
         process = resume()
         # Anywhere in the first steps that it makes, or goes on with.
         lines = generator.integers(1, 12)

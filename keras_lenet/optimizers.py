@@ -1,0 +1,205 @@
+"""Stochastic diagonal Levenberg-Marquardt, by which the 1998 paper trains."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lenet.layers import EuclideanRBF, PadTo32, Tensor, WeightedSum
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class LevenbergMarquardt(keras.optimizers.Optimizer):
+    """Gradient descent with a rate of its own for each parameter.
+
+    Each parameter moves by its gradient times
+    `learning_rate / (mu + curvature)`, where the curvature is an estimate of
+    the second derivative of the loss (https://doi.org/10.1109/5.726791,
+    appendix C). `keras_lenet.CurvatureEstimation` is the callback that
+    estimates it; before it has, curvatures are 1.
+
+    Args:
+        learning_rate: Number or schedule, the paper's global rate. Defaults
+            to `0.0005`, the paper's for the first two passes.
+        mu: Number above 0. It keeps rates from becoming too large where the
+            curvature is small. Defaults to `0.02`.
+        name: String. The name of the optimizer.
+        **kwargs: As for any Keras optimizer.
+
+    Raises:
+        ValueError: When `mu` is not above 0.
+
+    Example:
+
+    >>> from keras_lenet.optimizers import LevenbergMarquardt
+    >>> LevenbergMarquardt(mu=0.1).mu
+    0.1
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.0005,
+        mu: float = 0.02,
+        name: str = "levenberg_marquardt",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        if not (isinstance(mu, (int, float, np.number)) and 0 < mu < np.inf):
+            raise ValueError(
+                f"`mu` must be a number above 0. Received: mu={mu!r}"
+            )
+        self.mu = mu
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.curvatures = self.add_optimizer_variables(
+            variables, "curvature", initializer="ones"
+        )
+
+    def update_step(
+        self, gradient: Tensor, variable: Any, learning_rate: Tensor
+    ) -> None:
+        curvature = self.curvatures[self._get_variable_index(variable)]
+        rate = ops.cast(learning_rate, variable.dtype) / (curvature + self.mu)
+        self.assign_sub(variable, rate * ops.cast(gradient, variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mu": self.mu}
+
+
+def diagonal_curvature(
+    model: keras.Model, images: Any, labels: Any
+) -> list[Tensor]:
+    """Estimates the second derivative of the loss by each parameter.
+
+    As https://doi.org/10.1109/5.726791, appendix C: of the matrix of second
+    derivatives only the diagonal, in each layer (equations 23 to 27), and
+    without what second derivatives of the squashing functions add
+    (Gauss-Newton), so none is negative. That of the loss by what the last
+    layer, `EuclideanRBF`, takes is exact.
+
+    Args:
+        model: A compiled model that is a chain of layers: those of
+            `keras_lenet.layers`, `Dense` and such without weights, up to an
+            `EuclideanRBF`. Its loss is a `DistanceLoss`.
+        images: Array of shape `(samples, height, width, channels)`.
+        labels: Integer array of shape `(samples,)`.
+
+    Returns:
+        List of tensors of the shapes of `model.trainable_variables`: means
+        over the samples.
+
+    Raises:
+        ValueError: When the model has another layer with weights or another
+            loss.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.optimizers import diagonal_curvature
+    >>> from keras_lenet.original import DistanceLoss, OriginalLeNet5
+    >>> model = OriginalLeNet5()
+    >>> model.compile("sgd", DistanceLoss())
+    >>> images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1))
+    >>> found = diagonal_curvature(model, images, np.arange(5))
+    >>> len(found) == len(model.trainable_variables)
+    True
+    """
+    _check_chain(model)
+    x = ops.convert_to_tensor(images)
+    passed: list[tuple[Any, Tensor, Tensor]] = []
+    for layer in model.layers:
+        if isinstance(layer, EuclideanRBF):
+            break
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        if layer.weights:
+            sums = _weigh(layer)(x, layer.kernel) + layer.bias
+            passed.append((layer, x, sums))
+            x = layer.activation(sums)
+        else:
+            x = layer(x)
+    second = model.loss.second_derivatives(labels, x, layer.codes)
+    found: dict[str, Tensor] = {}
+    for layer, taken, sums in reversed(passed):
+        second = ops.reshape(second, sums.shape)
+        (slope,) = _pull_back(layer.activation, [sums], ops.ones_like(sums))
+        second = second * slope**2
+        found[layer.bias.path] = ops.sum(
+            second, axis=tuple(range(len(second.shape) - 1))
+        )
+        # With squares of inputs and weights, gradients of the sums are what
+        # equations 24 and 25 say.
+        second, found[layer.kernel.path] = _pull_back(
+            _weigh(layer), [taken**2, layer.kernel**2], second
+        )
+    return [found[v.path] / len(images) for v in model.trainable_variables]
+
+
+def _weigh(layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    return layer.weigh if isinstance(layer, WeightedSum) else ops.matmul
+
+
+def _check_chain(model: keras.Model) -> None:
+    # What comes before the first weights is not differentiated.
+    allowed: tuple[type, ...] = (
+        keras.layers.InputLayer,
+        keras.layers.Rescaling,
+        PadTo32,
+    )
+    found = False
+    for layer in model.layers:
+        found = isinstance(layer, EuclideanRBF)
+        if isinstance(layer, (WeightedSum, keras.layers.Dense)):
+            allowed = (keras.layers.Flatten, WeightedSum, keras.layers.Dense)
+        if found or not isinstance(layer, allowed):
+            break
+    if not found:
+        raise ValueError(
+            "`model` must be a chain of layers that weigh, as `Dense`, with an "
+            "`EuclideanRBF` at their end, as `OriginalLeNet5`. Received: "
+            f"model={model.name!r} with the layer {layer.name!r}"
+        )
+    if not hasattr(model.loss, "second_derivatives"):
+        raise ValueError(
+            "`model` must be compiled with a `DistanceLoss`. "
+            f"Received: loss={model.loss!r}"
+        )
+
+
+def _pull_back(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], outer: Tensor
+) -> Any:
+    """Returns the gradients of a function's outputs, weighted by `outer`."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return _jax_pull_back()(function, inputs, outer)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = function(*inputs)
+        return tape.gradient(outputs, inputs, output_gradients=outer)
+    import torch
+
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    with torch.enable_grad():
+        outputs = function(*inputs)
+    return torch.autograd.grad(outputs, inputs, outer.detach())
+
+
+@functools.cache
+def _jax_pull_back() -> Callable[..., Any]:
+    # Operation by operation, compiling takes ten times as long.
+    import jax
+
+    return jax.jit(
+        lambda function, inputs, outer: jax.vjp(function, *inputs)[1](outer),
+        static_argnums=0,
+    )

@@ -1,0 +1,64 @@
+"""Photograph-like scenes with a digit in them."""
+
+import numpy as np
+from scipy import ndimage
+
+
+def photograph(digit, generator):
+    """Draws a digit on paper of some colour, in some light, size and place.
+
+    Takes `(28, 28)` uint8; returns `(height, width, 3)` uint8.
+    """
+    height, width = generator.integers(60, 500, 2)
+    smaller = min(height, width)
+    field = generator.uniform(max(16, 0.12 * smaller), 0.95 * smaller)
+    ink = _drawn(digit, (height, width), field / 28, generator)
+    if generator.random() < 0.6:
+        paper = _colour(generator, 150, 245)
+        pen = generator.uniform(0, 80, 3)
+    else:
+        paper = _colour(generator, 10, 90)
+        pen = generator.uniform(170, 255, 3)
+    picture = paper + ink[..., np.newaxis] * (pen - paper)
+
+    # Light that falls from one side and into the middle.
+    y, x = np.mgrid[:height, :width]
+    y, x = y / height - 0.5, x / width - 0.5
+    angle = generator.uniform(0, 2 * np.pi)
+    slope = generator.uniform(0, 0.5) * (np.sin(angle) * y + np.cos(angle) * x)
+    light = 1 + slope + generator.uniform(-0.3, 0.3) * (y**2 + x**2)
+    picture *= light[..., np.newaxis]
+    # Grain of the sensor and of the paper.
+    picture += generator.normal(0, generator.uniform(1, 12), picture.shape)
+    grain = ndimage.gaussian_filter(generator.normal(0, 1, (height, width)), 2)
+    picture += generator.uniform(0, 30) * grain[..., np.newaxis]
+    return np.clip(np.rint(picture), 0, 255).astype("uint8")
+
+
+def _colour(generator, low, high):
+    """Draws a colour that is not far from grey."""
+    colour = generator.uniform(low, high, 3)
+    return 0.7 * colour.mean() + 0.3 * colour
+
+
+def _drawn(digit, size, scale, generator):
+    """Returns a digit rotated by up to 10 degrees, all of it in the picture."""
+    angle = np.radians(generator.uniform(-10, 10))
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    pixels = np.argwhere(digit > 0)
+    middle = (pixels.min(axis=0) + pixels.max(axis=0)) / 2
+    reach = (pixels - middle) * scale @ turn.T
+    first, last = 2 + scale - reach.min(axis=0), reach.max(axis=0) + 2 + scale
+    place = generator.uniform(first, np.maximum(first, size - last))
+    # Where in the digit each pixel of the picture lies.
+    grid = np.indices(size).reshape(2, -1).T
+    sources = (grid - place) / scale @ turn + middle
+    drawn = ndimage.map_coordinates(digit / 255, sources.T, order=1)
+    drawn = drawn.reshape(size)
+    if scale > 2:
+        # Pens have sharp edges.
+        blurred = ndimage.gaussian_filter(drawn, scale / 3)
+        drawn = np.clip(2 * (blurred - 0.25), 0, 1)
+    return drawn

@@ -1,0 +1,130 @@
+import keras
+import numpy as np
+import pytest
+from environment import once
+
+from keras_lenet import LeNet5
+from keras_lenet.calibration import (
+    calibrate,
+    expected_calibration_error,
+    fit_temperature,
+    rejection_curve,
+)
+
+
+def softmax(logits):
+    return keras.ops.convert_to_numpy(
+        keras.ops.softmax(logits.astype("float32"))
+    )
+
+
+def draw(generator, logits):
+    """Labels that are as probable as the logits say."""
+    sums = softmax(logits).cumsum(axis=1)
+    labels = (generator.random((len(logits), 1)) > sums).sum(axis=1)
+    return labels.clip(max=logits.shape[1] - 1)
+
+
+@once
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_that_spoiled_probabilities_is_found(
+    temperature, generator
+):
+    logits = generator.normal(0, 2, (20_000, 5))
+    labels = draw(generator, logits)
+    probabilities = softmax(logits * temperature)
+    found = fit_temperature(probabilities, labels)
+    assert found == pytest.approx(temperature, rel=0.05)
+    # Right probabilities are off by chance only.
+    assert expected_calibration_error(softmax(logits), labels) < 0.015
+    if temperature != 1:
+        assert expected_calibration_error(probabilities, labels) > 0.05
+
+
+@once
+def test_the_temperature_is_where_the_crossentropy_is_smallest(generator):
+    logits = generator.normal(0, 2, (300, 4))
+    probabilities = softmax(logits)
+    labels = draw(generator, logits)
+    found = fit_temperature(probabilities, labels)
+
+    def crossentropy(temperature):
+        powers = softmax(np.log(probabilities) / temperature)
+        return -np.log(powers[np.arange(300), labels]).mean()
+
+    assert crossentropy(found) < crossentropy(found * 1.05)
+    assert crossentropy(found) < crossentropy(found / 1.05)
+
+
+@once
+def test_perfect_predictions_and_zeros_have_a_temperature_too():
+    assert fit_temperature(np.eye(3), [0, 1, 2]) == pytest.approx(0.01)
+    assert fit_temperature(np.eye(3), [1, 2, 0]) == pytest.approx(100)
+
+
+@once
+def test_calibration_error_is_that_of_the_bins():
+    # Bins of 0.5 to 0.75 and above: 0.1 too little, 0.4 too much.
+    probabilities = [[0.6, 0.4], [0.3, 0.7], [0.9, 0.1], [0.9, 0.1]]
+    error = expected_calibration_error(probabilities, [0, 1, 0, 1], 4)
+    assert error == pytest.approx((abs(1.3 - 2) + abs(1.8 - 1)) / 4)
+
+
+@once
+def test_the_rejection_curve_is_what_counting_gives(generator):
+    # Few different values, so that some are the same.
+    probabilities = generator.integers(1, 6, (200, 3)).astype("float64")
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    labels = generator.integers(0, 3, 200)
+    curve = rejection_curve(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    np.testing.assert_array_equal(curve["threshold"], np.unique(confidence))
+    for threshold, rejected, error in zip(*curve.values(), strict=True):
+        kept = confidence >= threshold
+        wrong = probabilities[kept].argmax(axis=1) != labels[kept]
+        assert rejected == pytest.approx(1 - kept.mean())
+        assert error == pytest.approx(wrong.mean())
+
+
+def test_a_calibrated_model_predicts_the_same_classes_with_other_probabilities(
+    generator,
+):
+    keras.utils.set_random_seed(int(generator.integers(2**31)))
+    model = LeNet5(3)
+    images = generator.integers(0, 256, (400, 28, 28, 1)).astype("uint8")
+    before = model.predict(images, verbose=0)
+    labels = draw(generator, np.log(before) * 3)
+    temperature = calibrate(model, images, labels)
+    after = model.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        after, softmax(np.log(before) / temperature), atol=1e-5
+    )
+    # Now nothing is to be done.
+    assert calibrate(model, images, labels) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_model_without_softmax_is_refused(generator):
+    model = LeNet5(classifier_activation=None)
+    with pytest.raises(ValueError, match="`model` must end in a `Dense`"):
+        calibrate(model, np.ones((1, 28, 28, 1), "uint8"), [3])
+
+
+@once
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        ([0.5, 0.5], [0, 1], r"Received: shapes \(2,\)"),
+        ([[0.5, 0.5]], [0, 1], r"Received: shapes \(1, 2\) and \(2,\)"),
+        ([[0.5, 0.5]], [0.0], "labels of dtype float64"),
+        ([[0.5, 0.6]], [0], "add up to 1"),
+        ([[1.5, -0.5]], [0], "from 0 to 1"),
+        ([[np.nan, 0.5]], [0], "from 0 to 1"),
+        ([[0.5, 0.5]], [2], "from 0 to 1. Received: 2 to 2"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function", [fit_temperature, expected_calibration_error, rejection_curve]
+)
+def test_bad_arguments_are_refused(function, probabilities, labels, message):
+    with pytest.raises(ValueError, match=message):
+        function(probabilities, labels)

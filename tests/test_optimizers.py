@@ -1,0 +1,182 @@
+import keras
+import numpy as np
+import pytest
+from environment import on_default_backend
+
+from keras_lenet import CurvatureEstimation, OriginalLeNet5
+from keras_lenet.layers import EuclideanRBF, scaled_tanh
+from keras_lenet.optimizers import (
+    LevenbergMarquardt,
+    diagonal_curvature,
+)
+from keras_lenet.original import DistanceLoss
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def a_chain(codes, *layers):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            *layers,
+            EuclideanRBF(codes),
+            keras.layers.Rescaling(-1.0),
+        ]
+    )
+    model.compile("sgd", DistanceLoss())
+    return model
+
+
+def test_the_curvature_of_two_layers_is_that_of_the_equations(generator):
+    codes = generator.normal(size=(2, 4))
+    model = a_chain(
+        codes,
+        keras.layers.Dense(5, activation=scaled_tanh),
+        keras.layers.Dense(4, activation=scaled_tanh),
+    )
+    x = generator.normal(size=(6, 3)).astype("float32")
+    w1, b1, w2, b2 = model.get_weights()
+    found = diagonal_curvature(model, x, np.zeros(6, int))
+    # One sample and unit after the other, as in appendix C.
+    expected = [np.zeros_like(w) for w in (w1, b1, w2, b2)]
+
+    def slope(a):
+        return 1.7159 * 2 / 3 / np.cosh(2 / 3 * a) ** 2
+
+    for sample in x:
+        a1 = sample @ w1 + b1
+        x1 = 1.7159 * np.tanh(2 / 3 * a1)
+        h2 = slope(x1 @ w2 + b2) ** 2 * 2
+        h1 = slope(a1) ** 2 * (w2**2 @ h2)
+        expected[2] += np.outer(x1**2, h2) / 6
+        expected[3] += h2 / 6
+        expected[0] += np.outer(sample**2, h1) / 6
+        expected[1] += h1 / 6
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(to_numpy(one), other, rtol=1e-3)
+
+
+def test_shared_weights_have_the_sum_of_their_connections(generator):
+    images = generator.integers(0, 256, (4, 28, 28, 1)).astype("uint8")
+    model = OriginalLeNet5()
+    model.compile("sgd", DistanceLoss(rubbish=20.0))
+    found = dict(
+        zip(
+            [v.path for v in model.trainable_variables],
+            map(to_numpy, diagonal_curvature(model, images, np.arange(4))),
+            strict=True,
+        )
+    )
+    for variable in model.trainable_variables:
+        curvature = found[variable.path]
+        assert curvature.shape == tuple(variable.shape)
+        assert np.isfinite(curvature).all() and (curvature > 0).all()
+    # A bias is the weight of an input that is 1, and those of C3 see 100
+    # places: where the input is -0.1 all over, weights have a hundredth.
+    paper = np.zeros((4, 28, 28, 1), "uint8")
+    c1 = diagonal_curvature(model, paper, np.arange(4))[:2]
+    kernel, bias = map(to_numpy, c1)
+    np.testing.assert_allclose(
+        kernel, np.broadcast_to(bias * 0.01, kernel.shape), rtol=1e-4
+    )
+
+
+def test_a_step_divides_by_the_curvature(generator):
+    weight = keras.Variable(generator.normal(size=3).astype("float32"))
+    before = to_numpy(weight)
+    optimizer = LevenbergMarquardt(0.1, mu=0.5)
+    optimizer.build([weight])
+    curvature = np.array([0.5, 1.5, 9.5], "float32")
+    optimizer.curvatures[0].assign(curvature)
+    gradient = generator.normal(size=3).astype("float32")
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+    np.testing.assert_allclose(
+        to_numpy(weight),
+        before - 0.1 * gradient / (curvature + 0.5),
+        rtol=1e-5,
+    )
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.mu == 0.5 and type(again) is LevenbergMarquardt
+
+
+@on_default_backend
+def test_curvature_is_estimated_before_each_pass(generator):
+    images = generator.integers(0, 256, (20, 28, 28, 1)).astype("uint8")
+    labels = generator.integers(0, 10, 20)
+    steps = []
+
+    class Noted(CurvatureEstimation):
+        def look(self, step, epoch):
+            super().look(step, epoch)
+            steps.append(step)
+            found = diagonal_curvature(self.model, images, labels)
+            for curvature, expected in zip(
+                self.model.optimizer.curvatures, found, strict=True
+            ):
+                np.testing.assert_allclose(
+                    to_numpy(curvature), to_numpy(expected), rtol=1e-3
+                )
+
+    keras.utils.set_random_seed(1)
+    model = OriginalLeNet5()
+    model.compile(LevenbergMarquardt(1e-5), DistanceLoss())
+    model.fit(
+        images,
+        labels,
+        batch_size=4,
+        epochs=3,
+        verbose=0,
+        callbacks=[Noted(images, labels, sample_size=20)],
+    )
+    assert steps == [0, 5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"sample_size": 4}, "`sample_size` be from 1"),
+        ({"sample_size": 0}, "`sample_size` be from 1"),
+        ({"sample_size": 2, "y": np.arange(2)}, "have as many samples"),
+        ({"sample_size": 2, "freq": 0}, "`freq` must be a positive"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, match):
+    data = {"x": np.zeros((3, 28, 28, 1), "uint8"), "y": np.arange(3)}
+    with pytest.raises(ValueError, match=match):
+        CurvatureEstimation(**{**data, **arguments})
+
+
+def test_what_has_no_curvature_is_refused(generator):
+    images, labels = np.zeros((3, 28, 28, 1), "uint8"), np.arange(3)
+    callback = CurvatureEstimation(images, labels, sample_size=3)
+    model = OriginalLeNet5()
+    model.compile("sgd", DistanceLoss())
+    with pytest.raises(ValueError, match="compiled with `LevenbergMarquardt`"):
+        model.fit(images, labels, verbose=0, callbacks=[callback])
+    model.compile(LevenbergMarquardt(), "mse")
+    with pytest.raises(ValueError, match="compiled with a `DistanceLoss`"):
+        diagonal_curvature(model, images, labels)
+    codes = generator.normal(size=(2, 3))
+    other = a_chain(codes, keras.layers.BatchNormalization())
+    with pytest.raises(ValueError, match="must be a chain of layers"):
+        diagonal_curvature(other, np.zeros((3, 3), "float32"), labels)
+    with pytest.raises(ValueError, match="`mu` must be a number above 0"):
+        LevenbergMarquardt(mu=0)
+
+
+@on_default_backend
+def test_the_rates_of_the_first_pass_are_the_papers(mnist_dir):
+    from keras_lenet.datasets import load_data
+
+    (images, labels), _ = load_data(mnist_dir / "mnist")
+    model = OriginalLeNet5()
+    model.compile(LevenbergMarquardt(), DistanceLoss())
+    found = diagonal_curvature(model, images[:500], labels[:500])
+    curvatures = np.concatenate([to_numpy(one).ravel() for one in found])
+    rates = 0.0005 / (0.02 + curvatures)
+    assert len(rates) == 60_000
+    # But for a few, which differ with the weights at the start.
+    assert np.mean((rates > 7e-5) & (rates < 0.016)) > 0.995
+    assert rates.min() > 5e-5 and rates.max() < 0.022
