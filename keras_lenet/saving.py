@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import keras_lenet
 from keras_lenet.files import (
     BEST_VALUE,
     FileFormatError,
@@ -160,7 +161,8 @@ def _model_class(path: Path, outer: dict[str, Any], size: int) -> Any:
             name,
             "Load other models by `keras.saving.load_model`.",
         )
-    model_class = keras.saving.get_registered_object(name)
+    # Which imports and so registers it, when nothing else has yet.
+    model_class = getattr(keras_lenet, name.removeprefix("keras_lenet>"))
     config = outer["config"]
     known = {*inspect.signature(model_class).parameters, "trainable"}
     if not set(config) <= known:

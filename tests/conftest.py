@@ -15,10 +15,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Lets what was compiled for one test serve the others too."""
+    """Has the processes share the cores, and what was compiled for a test."""
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     os.environ.update(
+        OMP_NUM_THREADS="1",
         TF_XLA_FLAGS=f"--tf_xla_persistent_cache_directory={folder.name}",
         JAX_COMPILATION_CACHE_DIR=folder.name,
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",

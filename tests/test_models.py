@@ -350,13 +350,17 @@ def test_arrays_are_shuffled_anew_for_each_epoch_as_the_seed_says(
 
 
 @once
-@pytest.mark.parametrize("first", ["keras", "keras_lenet.models"])
-def test_importing_registers_the_classes(first, tmp_path):
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "keras, keras_lenet; from keras.saving import load_model",
+        "keras_lenet.models; from keras.saving import load_model",
+        "keras_lenet.saving; from keras_lenet.saving import load_model",
+    ],
+)
+def test_a_new_process_finds_the_classes(imported, tmp_path):
     LeNet5().save(tmp_path / "model.keras")
-    code = (
-        f"import {first}; import keras_lenet, keras; "
-        "print(type(keras.saving.load_model('model.keras')).__name__)"
-    )
+    code = f"import {imported}; print(type(load_model('model.keras')).__name__)"
     output = run_python(code, cwd=tmp_path)
     assert output.strip() == "LeNet5"
 
