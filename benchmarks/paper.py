@@ -70,7 +70,7 @@ def main() -> None:
             file.write(json.dumps(record) + "\n")
         print(f"seed {seed}: {record['test_error'][-1]:.2%}", flush=True)
     if arguments.write:
-        write(read(arguments.log))
+        write(arguments)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -209,16 +209,18 @@ def train(
             **common,
         )
 
-    def missed(images: Any, labels: Any) -> Any:
+    def missed(images: Any, labels: Any) -> list[tuple[int, int]]:
         scores = model.predict(images, batch_size=500, verbose=0)
-        return np.flatnonzero(scores.argmax(axis=1) != labels)
+        taken_for = scores.argmax(axis=1)
+        wrong = np.flatnonzero(taken_for != labels)
+        return list(zip(wrong.tolist(), taken_for[wrong].tolist(), strict=True))
 
     history = held_out.history
     record = {
         "test_error": [1 - value for value in history["val_accuracy"]],
         "running_train_error": [1 - value for value in history["accuracy"]],
         "train_error": len(missed(x, y)) / len(x),
-        "missed": missed(*test).tolist(),
+        "missed": missed(*test),
         "seconds": round(time.perf_counter() - start),
         "backend": keras.backend.backend(),
         "keras": keras.version(),
@@ -249,13 +251,15 @@ def save_preset(
     print(json.dumps(card, indent=2))
 
 
-def write(records: list[dict[str, Any]]) -> None:
+def write(arguments: argparse.Namespace) -> None:
     """Puts tables between the marks in README.md, and draws the figures."""
     from matplotlib.figure import Figure
 
+    from keras_lenet import datasets, plots
     from keras_lenet.files import replacing
     from keras_lenet.original import codes
 
+    records = read(arguments.log)
     groups: dict[tuple[bool, int, int, int], list[dict[str, Any]]] = {}
     for record in records:
         key = ("distorted", "images", "passes", "batch_size")
@@ -295,7 +299,10 @@ def write(records: list[dict[str, Any]]) -> None:
         + " |",
         "| the paper's figure 5 | " + " | ".join(map(str, FIGURE_5)) + " |",
     ]
-    common = [len({*FIGURE_8} & {*record["missed"]}) for record in plain]
+    common = [
+        len({*FIGURE_8} & {index for index, _ in record["missed"]})
+        for record in plain
+    ]
     table += [
         "",
         f"Of the paper's 82 misclassified test images (figure 8), "
@@ -337,6 +344,13 @@ def write(records: list[dict[str, Any]]) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     with replacing(FIGURES / "paper_passes.png") as temporary:
+        figure.savefig(temporary, dpi=150)
+
+    # As figure 8, of the first seed.
+    wrong, taken_for = map(list, zip(*plain[0]["missed"], strict=True))
+    _, (images, labels) = datasets.load_data(arguments.data)
+    figure = plots.plot_errors(images[wrong], labels[wrong], taken_for)
+    with replacing(FIGURES / "paper_errors.png") as temporary:
         figure.savefig(temporary, dpi=150)
 
     figure = Figure(figsize=(7, 1.6), layout="constrained")

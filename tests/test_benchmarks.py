@@ -336,5 +336,5 @@ def test_paper_trains_each_seed_once_and_compares(
     assert text.startswith("a\n") and text.endswith("c\n") and "b\n" not in text
     assert "| 60,000 | 20 | 1 | 2 | 1.500% | 0.707 | 2.00% |" in text
     assert "| 1,000 distorted | 2 | 50 | 1 |" in text
-    for name in ("paper_passes.png", "codes.png"):
+    for name in ("paper_passes.png", "paper_errors.png", "codes.png"):
         assert (tmp_path / name).stat().st_size > 5_000
