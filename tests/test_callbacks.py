@@ -7,7 +7,12 @@ import sys
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow, once
+from environment import (
+    BACKEND,
+    HAS_TENSORFLOW,
+    needs_tensorflow,
+    on_default_backend,
+)
 
 from keras_lenet import HeldOutEvaluation, LeNet5, SamplePredictions
 
@@ -616,7 +621,7 @@ def test_a_picture_is_replaced_whole_or_not_at_all(data, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@once
+@on_default_backend
 def test_pictures_never_use_pyplot(tmp_path):
     # Keras itself imports it where it can.
     code = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from environment import once, run_python
+from environment import on_default_backend, run_python
 
 from keras_lenet import HeldOutEvaluation, SamplePredictions, plots
 from keras_lenet.callbacks import assign, values_of
@@ -202,7 +202,7 @@ def test_a_failed_evaluation_is_tried_again_when_it_is_due(generator):
     )
 
 
-@once
+@on_default_backend
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_many_pictures_take_no_memory(tmp_path, full, all_survive):
     code = """

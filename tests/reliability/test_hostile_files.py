@@ -15,7 +15,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from environment import once
+from environment import on_default_backend
 
 from keras_lenet import LeNet5
 from keras_lenet.cli import main
@@ -28,7 +28,7 @@ from keras_lenet.files import (
 )
 from keras_lenet.saving import load_model
 
-pytestmark = once
+pytestmark = on_default_backend
 
 MEBIBYTE = 2**20
 

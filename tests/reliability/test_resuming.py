@@ -82,7 +82,7 @@ def test_the_command_line_survives_being_killed(
         )
 
     outcomes = []
-    for _ in range(50 if full else 3):
+    for _ in range(50 if full else 2):
         process = resume()
         # Anywhere in the first steps that it makes, or goes on with.
         lines = generator.integers(1, 12)

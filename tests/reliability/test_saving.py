@@ -7,10 +7,10 @@ import sys
 
 import faults
 import pytest
-from environment import once
+from environment import on_default_backend
 from faults import failing_calls, load, save
 
-pytestmark = once
+pytestmark = on_default_backend
 
 
 def inject(kills, path, number):
