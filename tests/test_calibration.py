@@ -103,10 +103,16 @@ def test_a_calibrated_model_predicts_the_same_classes_with_other_probabilities(
     assert calibrate(model, images, labels) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_model_without_softmax_is_refused(generator):
-    model = LeNet5(classifier_activation=None)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LeNet5(classifier_activation=None),
+        lambda: keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]),
+    ],
+)
+def test_a_model_that_does_not_end_in_weights_and_softmax_is_refused(make):
     with pytest.raises(ValueError, match="`model` must end in a `Dense`"):
-        calibrate(model, np.ones((1, 28, 28, 1), "uint8"), [3])
+        calibrate(make(), np.ones((1, 28, 28, 1), "uint8"), [3])
 
 
 @once

@@ -127,6 +127,10 @@ def test_layers_are_what_their_configuration_says(layer, generator):
         (lambda: EuclideanRBF([1.0, 2.0]), "`codes` must be finite"),
         (lambda: EuclideanRBF([[1.0]])(np.ones((2, 3))), "as long as"),
         (lambda: OriginalLeNet5(11), "`num_classes` must be from 1 to 10"),
+        (lambda: OriginalLeNet5(0), "`num_classes` must be from 1 to 10"),
+        (lambda: OriginalLeNet5(input_shape=28), "`input_shape` must"),
+        (lambda: OriginalLeNet5(input_shape=(28, 28)), "`input_shape` must"),
+        (lambda: OriginalLeNet5(input_shape=(28, 28, 0)), "`input_shape` must"),
         (lambda: OriginalLeNet5(input_shape=(28, 40, 1)), "`input_shape` must"),
         (
             lambda: OriginalLeNet5(
