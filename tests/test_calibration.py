@@ -126,6 +126,8 @@ def test_a_model_that_does_not_end_in_weights_and_softmax_is_refused(make):
         ([[1.5, -0.5]], [0], "from 0 to 1"),
         ([[np.nan, 0.5]], [0], "from 0 to 1"),
         ([[0.5, 0.5]], [2], "from 0 to 1. Received: 2 to 2"),
+        ([[0.5, 0.5]], [-1], "from 0 to 1. Received: -1 to -1"),
+        (np.ones((0, 2)), np.ones(0, int), r"Received: shapes \(0, 2\)"),
     ],
 )
 @pytest.mark.parametrize(
