@@ -124,6 +124,10 @@ def test_layers_are_what_their_configuration_says(layer, generator):
         ),
         (lambda: TableConv2D(2)(np.ones((1, 9, 4, 1))), "at least 5x5"),
         (lambda: TableConv2D(2)(np.ones((9, 9, 1))), "expects images of shape"),
+        (
+            lambda: TableConv2D(2)(keras.Input((9, 9, None))),
+            "expects images of shape",
+        ),
         (lambda: EuclideanRBF([1.0, 2.0]), "`codes` must be finite"),
         (lambda: EuclideanRBF([[1.0]])(np.ones((2, 3))), "as long as"),
         (lambda: OriginalLeNet5(11), "`num_classes` must be from 1 to 10"),
