@@ -311,13 +311,15 @@ def test_paper_trains_each_seed_once_and_compares(
     readme.write_text("a\n<!-- paper.py -->\nb\n<!-- end of paper.py -->\nc\n")
     monkeypatch.setattr(paper, "HERE", tmp_path)
     monkeypatch.setattr(paper, "FIGURES", tmp_path)
-    numbers = ["--batch-size", "50", "--passes", "2", "--state", str(tmp_path)]
-    numbers += ["--log", str(tmp_path / "log"), "--images", "1000"]
+    numbers = ["--batch-size", "50", "--passes", "10", "--images", "200"]
+    numbers += ["--log", str(tmp_path / "log")]
     arguments = ["paper.py", "--data", "digits", "--seeds", "1", *numbers]
     monkeypatch.setattr("sys.argv", [*arguments, "--distorted"])
     paper.main()
     assert "seed 1: " in capsys.readouterr().out
     (record,) = paper.read(tmp_path / "log")
+    # In one epoch through ten times the images.
+    assert len(record["test_error"]) == 10
     assert len(record["missed"]) == round(360 * record["test_error"][-1])
 
     # A table and curves of it, and of trainings as long as the paper's.
@@ -335,6 +337,21 @@ def test_paper_trains_each_seed_once_and_compares(
     text = readme.read_text()
     assert text.startswith("a\n") and text.endswith("c\n") and "b\n" not in text
     assert "| 60,000 | 20 | 1 | 2 | 1.500% | 0.707 | 2.00% |" in text
-    assert "| 1,000 distorted | 2 | 50 | 1 |" in text
+    assert "| 200 distorted | 10 | 50 | 1 |" in text
     for name in ("paper_passes.png", "paper_errors.png", "codes.png"):
         assert (tmp_path / name).stat().st_size > 5_000
+
+    monkeypatch.setattr("sys.argv", [*arguments, "--distorted", "--passes=5"])
+    with pytest.raises(SystemExit):
+        paper.main()
+    assert "--passes must be a multiple of 10" in capsys.readouterr().err
+
+
+def test_paper_adds_nine_distorted_copies_of_each_image(generator):
+    images = generator.integers(1, 256, (6, 28, 28, 1)).astype("uint8")
+    mixed, labels = paper.with_distorted(images, np.arange(6), generator)
+    assert np.bincount(labels).tolist() == [10] * 6
+    assert not np.array_equal(labels, np.tile(np.arange(6), 10))
+    for image, label in zip(images, range(6), strict=True):
+        same = (mixed == image).all(axis=(1, 2, 3))
+        assert labels[same].tolist() == [label]
