@@ -110,7 +110,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--distorted",
         action="store_true",
-        help=f"add {COPIES - 1} distorted copies of each image",
+        help=f"add {COPIES - 1} distorted copies of each image; --passes must "
+        f"be a multiple of {COPIES}",
     )
     parser.add_argument(
         "--log",
@@ -336,6 +337,7 @@ def write(arguments: argparse.Namespace) -> None:
     )
     axes.set_ylim(0, 6)
     axes.set_xlim(0, 20.5)
+    axes.set_xticks(range(0, 21, 2))
     axes.set_xlabel("Pass through the training images")
     axes.set_ylabel("Error / %")
     axes.grid(alpha=0.3)

@@ -375,8 +375,9 @@ class TableConv2D(WeightedSum):
         size = self.kernel_size
         height, width, channels = inputs.shape[1:]
         rows, columns = height - size + 1, width - size + 1
-        # First along rows, then along columns: 2 * size slices instead of
-        # size * size, whose gradients take most of a training step's time.
+        # First along rows, then along columns: of 2 * size slices instead of
+        # size * size, a training step of `OriginalLeNet5` takes 0.7 of the
+        # time (JAX, a CPU, one image).
         seen = ops.stack(
             [inputs[:, :, start : start + columns] for start in range(size)],
             axis=3,

@@ -355,3 +355,9 @@ def test_paper_adds_nine_distorted_copies_of_each_image(generator):
     for image, label in zip(images, range(6), strict=True):
         same = (mixed == image).all(axis=(1, 2, 3))
         assert labels[same].tolist() == [label]
+
+    # A distorted copy has the label of its image, here the brightness.
+    values = np.arange(40, 160, 20, "uint8")
+    images = np.tile(values[:, None, None, None], (1, 28, 28, 1))
+    mixed, labels = paper.with_distorted(images, np.arange(6), generator)
+    np.testing.assert_array_equal(mixed.max(axis=(1, 2, 3)), values[labels])
