@@ -179,9 +179,22 @@ def calibrate(
             "`model` must end in a `Dense` layer with a softmax. "
             f"Received: a model that ends in {layer!r}."
         )
+    if layer.lora_enabled or layer.quantization_mode not in (None, "int8"):
+        raise ValueError(
+            "`model` must end in a layer with float or int8 weights and "
+            "without LoRA. Received: quantization_mode="
+            f"{layer.quantization_mode!r}, lora_enabled={layer.lora_enabled}. "
+            "Calibrate the model before you change it."
+        )
     probabilities = model.predict(images, batch_size=500, verbose=0)
     temperature = fit_temperature(probabilities, labels)
-    layer.set_weights([array / temperature for array in layer.get_weights()])
+    if layer.quantization_mode == "int8":
+        # Weights are what is stored, divided by the scale.
+        layer.kernel_scale.assign(layer.kernel_scale * temperature)
+    else:
+        layer.kernel.assign(layer.kernel / temperature)
+    if layer.bias is not None:
+        layer.bias.assign(layer.bias / temperature)
     return temperature
 
 

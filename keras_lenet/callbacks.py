@@ -22,11 +22,11 @@ import numpy.typing as npt
 from keras_lenet import plots
 from keras_lenet.datasets import (
     check_images_and_labels,
-    check_targets,
     is_positive_integer,
 )
 from keras_lenet.files import replacing
 from keras_lenet.optimizers import LevenbergMarquardt, diagonal_curvature
+from keras_lenet.validation import check_targets
 
 _numbers = itertools.count()
 

@@ -595,39 +595,6 @@ def check_labels(labels: Array, num_classes: int | None) -> None:
         )
 
 
-def check_targets(model: Any, y: Any) -> None:
-    """Checks labels for a compiled model whose loss takes them as integers.
-
-    Where one is out of range TensorFlow may raise an error or give NaN, JAX
-    gives a loss of zero, PyTorch raises an error or ignores it, and all make
-    an integer of 3.7.
-
-    Args:
-        model: A compiled Keras model.
-        y: What it is to be trained or evaluated on. Nothing but arrays is
-            checked.
-
-    Raises:
-        ValueError: When a label is no whole number, negative, or too large.
-    """
-    loss = model.loss
-    name = loss if isinstance(loss, str) else getattr(loss, "name", "")
-    shape = getattr(model, "output_shape", None)
-    if (
-        not str(name).endswith("sparse_categorical_crossentropy")
-        or getattr(loss, "ignore_class", None) is not None
-        or not isinstance(shape, tuple)
-        or not isinstance(shape[-1], int)
-        or not isinstance(y, np.ndarray)
-        or not y.size
-    ):
-        return
-    labels = y.ravel()
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
-        labels = labels.astype("int64")
-    check_labels(labels, shape[-1])
-
-
 def _permutation(count: int, seed: int, epoch: int) -> Array:
     # Philox is a function of a key, so an epoch's order can be had without
     # those before it. NumPy promises to keep the bits of its bit generators,

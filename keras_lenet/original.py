@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lenet import validation
 from keras_lenet.base import BaseModel
 from keras_lenet.datasets import is_positive_integer
+from keras_lenet.layer_record import LayerRecord
 from keras_lenet.layers import (
     EuclideanRBF,
     PadTo32,
@@ -134,6 +136,8 @@ class DistanceLoss(keras.losses.Loss):
     >>> round(float(DistanceLoss(rubbish=4.0)(np.array([0]), scores)), 4)
     0.4076
     """
+
+    takes_class_indices = True
 
     def __init__(
         self,
@@ -283,8 +287,8 @@ class OriginalLeNet5(BaseModel):
             )
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
-        _check_input_shape(input_shape, include_preprocessing)
-        shape = tuple(int(size) for size in input_shape)
+        shape = validation.checked_input_shape(input_shape)
+        _check_input_shape(shape, include_preprocessing)
         policy = keras.dtype_policies.get(dtype)
         common = {"dtype": policy}
         squashed = {"activation": scaled_tanh, **common}
@@ -293,84 +297,73 @@ class OriginalLeNet5(BaseModel):
             **squashed,
         }
 
+        record = LayerRecord(kwargs.pop("layer_configs", None))
         inputs = keras.Input(shape, name="images")
         x = inputs
         if include_preprocessing:
             if max(shape[:2]) <= 32:
-                x = PadTo32(name="pad_to_32", **common)(x)
-            x = keras.layers.Rescaling(
-                1.275 / 255, -0.1, name="rescaling", **common
+                x = record.add(PadTo32(name="pad_to_32", **common))(x)
+            x = record.add(
+                keras.layers.Rescaling(
+                    1.275 / 255, -0.1, name="rescaling", **common
+                )
             )(x)
-        x = TableConv2D(
-            6,
-            kernel_initializer=UniformByFanIn(25 * shape[-1]),
-            name="c1",
-            **squashed,
-        )(x)
-        x = TrainableSubsampling2D(name="s2", **subsampling)(x)
-        x = TableConv2D(
-            TABLE,
-            kernel_initializer=UniformByFanIn(
-                [25 * len(sources) for sources in TABLE for _ in sources]
+        for layer in (
+            TableConv2D(
+                6,
+                kernel_initializer=UniformByFanIn(25 * shape[-1]),
+                name="c1",
+                **squashed,
             ),
-            name="c3",
-            **squashed,
-        )(x)
-        x = TrainableSubsampling2D(name="s4", **subsampling)(x)
-        x = TableConv2D(
-            120,
-            kernel_initializer=UniformByFanIn(25 * 16),
-            name="c5",
-            **squashed,
-        )(x)
-        x = keras.layers.Dense(
-            84, kernel_initializer=UniformByFanIn(120), name="f6", **squashed
-        )(x)
+            TrainableSubsampling2D(name="s2", **subsampling),
+            TableConv2D(
+                TABLE,
+                kernel_initializer=UniformByFanIn(
+                    [25 * len(sources) for sources in TABLE for _ in sources]
+                ),
+                name="c3",
+                **squashed,
+            ),
+            TrainableSubsampling2D(name="s4", **subsampling),
+            TableConv2D(
+                120,
+                kernel_initializer=UniformByFanIn(25 * 16),
+                name="c5",
+                **squashed,
+            ),
+            keras.layers.Dense(
+                84,
+                kernel_initializer=UniformByFanIn(120),
+                name="f6",
+                **squashed,
+            ),
+        ):
+            x = record.add(layer)(x)
         if x.shape[1:3] == (1, 1):
-            x = keras.layers.Flatten(name="flatten", **common)(x)
+            x = record.add(keras.layers.Flatten(name="flatten", **common))(x)
         head = common
         if policy.compute_dtype in ("float16", "bfloat16"):
             head = {"dtype": "float32"}
-        x = EuclideanRBF(codes()[:num_classes], name="rbf", **head)(x)
-        outputs = keras.layers.Rescaling(-1.0, name="output", **head)(x)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        for layer in (
+            EuclideanRBF(codes()[:num_classes], name="rbf", **head),
+            keras.layers.Rescaling(-1.0, name="output", **head),
+        ):
+            x = record.add(layer)(x)
+        super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
+        self._finish(record, policy)
 
-        self.dtype_policy = policy
         self.num_classes = int(num_classes)
         self.include_preprocessing = include_preprocessing
         # What `softmax` makes probabilities of.
         self.classifier_activation = keras.activations.linear
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-            "num_classes": self.num_classes,
-            "input_shape": self.input_shape[1:],
-            "include_preprocessing": self.include_preprocessing,
-        }
 
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "OriginalLeNet5":
-        config = {**config, "input_shape": tuple(config["input_shape"])}
-        config["dtype"] = keras.saving.deserialize_keras_object(
-            config["dtype"], custom_objects=custom_objects
-        )
-        return cls(**config)
-
-
-def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:
-    sizes = shape[:2] if isinstance(shape, (tuple, list)) else ()
-    if (
-        len(sizes) != 2
-        or len(shape) != 3
-        or not all(map(is_positive_integer, shape))
-        or not (
-            min(sizes) >= 32 or (include_preprocessing and max(sizes) <= 32)
-        )
+def _check_input_shape(
+    shape: tuple[int, int, int], include_preprocessing: bool
+) -> None:
+    height, width, _ = shape
+    if min(height, width) < 32 and (
+        not include_preprocessing or max(height, width) > 32
     ):
         raise ValueError(
             "`input_shape` must be (height, width, channels), height and "

@@ -107,6 +107,8 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
     0.6931
     """
 
+    takes_class_indices = True
+
     def __init__(
         self,
         label_smoothing: float = 0.1,

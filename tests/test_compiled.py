@@ -164,7 +164,7 @@ def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
     batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
     model = types.SimpleNamespace(steps_per_execution=1)
     (((images, labels), count),) = compiled._stacks(
-        model, iter(batches), np.stack
+        model, batches[:1], np.stack
     )
     assert count == 1
     np.testing.assert_array_equal(images[0], batches[0][0])
@@ -176,11 +176,11 @@ def test_a_stack_has_no_more_than_fits(monkeypatch):
     model = types.SimpleNamespace(steps_per_execution=9)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
     # Of 9 bytes there are 11.
-    ((_, count),) = compiled._stacks(model, iter(batches), np.stack)
+    ((_, count),) = compiled._stacks(model, batches, np.stack)
     assert count == 5
     batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
     # Of 36 there are 2.
-    counts = [c for _, c in compiled._stacks(model, iter(batches), np.stack)]
+    counts = [c for _, c in compiled._stacks(model, batches, np.stack)]
     assert counts == [2, 2, 1]
 
 
@@ -336,6 +336,9 @@ def test_what_the_user_adds_to_a_layer_counts():
     assert after > before + 1
 
 
+ENDLESS = types.SimpleNamespace(cardinality=lambda: -1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -343,9 +346,18 @@ def test_what_the_user_adds_to_a_layer_counts():
         ({"x": np.ones((640, 1)), "batch_size": 10}, 32),
         ({"x": np.ones((650, 1)), "batch_size": 10}, 22),
         ({"x": np.ones((640, 1))}, 20),
-        ({"steps_per_epoch": 300}, 30),
-        ({"steps_per_epoch": 37}, 1),
-        ({"steps_per_epoch": 300, "validation_steps": 40}, 20),
+        ({"x": ENDLESS, "steps_per_epoch": 300}, 30),
+        ({"x": ENDLESS, "steps_per_epoch": 37}, 1),
+        (
+            {"x": ENDLESS, "steps_per_epoch": 300, "validation_steps": 40},
+            20,
+        ),
+        # Data that may run out inside an epoch, as 100 batches do.
+        ({"x": iter(()), "steps_per_epoch": 300}, 1),
+        (
+            {"x": np.ones((1000, 1)), "batch_size": 10, "steps_per_epoch": 30},
+            10,
+        ),
         ({"callbacks": [keras.callbacks.History()]}, 32),
         ({"callbacks": [keras.callbacks.EarlyStopping()]}, 32),
         ({"callbacks": [keras.callbacks.ModelCheckpoint("m.keras")]}, 32),
@@ -360,7 +372,7 @@ def test_what_the_user_adds_to_a_layer_counts():
             1,
         ),
         ({"callbacks": [keras.callbacks.CallbackList()]}, 1),
-        ({"callbacks": ["freq 10"], "steps_per_epoch": 15}, 5),
+        ({"x": ENDLESS, "callbacks": ["freq 10"], "steps_per_epoch": 15}, 5),
         ({"callbacks": ["freq 10"], "x": np.ones((400, 1))}, 1),
         (
             {
