@@ -214,10 +214,10 @@ class BaseModel(keras.Model):
         x, y = data.get("x"), data.get("y")
         if not validation.is_arrays(x):
             return
-        validation.check_lengths(x, y)
         if not self._is_replaced("call"):
             validation.check_shape(self, x)
             validation.check_pixels(self, x)
+        validation.check_lengths(x, y)
         if targets and self._has_keras_loss():
             validation.check_targets(self, y)
 

@@ -103,6 +103,27 @@ def test_a_calibrated_model_predicts_the_same_classes_with_other_probabilities(
     assert calibrate(model, images, labels) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_a_quantized_model_is_calibrated(generator):
+    model = LeNet5(3)
+    model.quantize("int8")
+    images = generator.integers(0, 256, (100, 28, 28, 1)).astype("uint8")
+    before = model.predict(images, verbose=0)
+    temperature = calibrate(model, images, draw(generator, np.log(before) * 3))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        softmax(np.log(before) / temperature),
+        atol=1e-5,
+    )
+
+
+def test_a_model_whose_last_layer_adds_weights_is_not_calibrated():
+    model = LeNet5()
+    model.get_layer("output").enable_lora(2)
+    with pytest.raises(ValueError, match="without LoRA.*Calibrate the model"):
+        calibrate(model, np.ones((1, 28, 28, 1), "uint8"), [3])
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -437,3 +437,144 @@ def test_on_a_cpu_models_are_trained_in_the_compiled_form():
     model = LeNet5(dtype="mixed_bfloat16")
     model.compile("sgd", "sparse_categorical_crossentropy")
     assert not model.trains_compiled()
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="about what XLA refuses on TensorFlow"
+)
+class TestWhatXlaDoesNotRun:
+    """Each is trained as Keras trains it, or with one note."""
+
+    def histories(self, make, **arguments):
+        """Returns the histories of a model and of Keras' own class."""
+        images, labels = data(np.random.default_rng(98), LeNet5(), 24)
+        start = LeNet5().get_weights()
+        found = []
+        for define in (lambda model: model, layer_by_layer):
+            keras.utils.set_random_seed(98)
+            model = define(LeNet5())
+            model.set_weights(start)
+            loss, metrics = make()
+            model.compile(
+                keras.optimizers.SGD(0.01), loss, metrics=metrics, **arguments
+            )
+            history = model.fit(
+                images, labels, 8, epochs=2, shuffle=False, verbose=0
+            )
+            found.append(history.history)
+        return found
+
+    @staticmethod
+    def with_numpy():
+        import tensorflow as tf
+
+        def hits(y_true, y_pred):
+            share = tf.numpy_function(
+                lambda a, b: np.float32((a.ravel() == b.argmax(1)).mean()),
+                [y_true, y_pred],
+                tf.float32,
+            )
+            return tf.ensure_shape(share, ())
+
+        return "sparse_categorical_crossentropy", [hits]
+
+    @staticmethod
+    def with_random_numbers():
+        seeds = keras.random.SeedGenerator(98)
+
+        def noisy(y_true, y_pred):
+            loss = keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+            return loss + keras.random.uniform((8,), seed=seeds)
+
+        return noisy, []
+
+    @staticmethod
+    def with_an_unknown_operation():
+        import tensorflow as tf
+
+        def classes(y_true, y_pred):
+            text = tf.strings.as_string(tf.argmax(y_pred, axis=-1))
+            return tf.strings.length(text) + tf.size(tf.unique(text)[0])
+
+        return "sparse_categorical_crossentropy", [classes]
+
+    @pytest.mark.parametrize(
+        "make",
+        ["with_numpy", "with_random_numbers", "with_an_unknown_operation"],
+    )
+    def test_keras_trains_it_and_one_note_says_so(self, make, caplog):
+        ours, plain = self.histories(getattr(self, make))
+        assert ours.keys() == plain.keys()
+        for name, values in plain.items():
+            assert ours[name] == pytest.approx(values, rel=1e-5)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "XLA does not run all of 'lenet5'" in caplog.text
+
+    def test_jit_compile_false_is_obeyed(self, caplog):
+        ours, plain = self.histories(self.with_numpy, jit_compile=False)
+        assert ours["hits"] == pytest.approx(plain["hits"])
+        assert not caplog.records
+
+    def test_functions_that_run_eagerly_do(self):
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+        try:
+            model = LeNet5()
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            assert not model.trains_compiled()
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    def test_whether_jit_compile_was_asked_for_is_saved(self, tmp_path):
+        for asked in ("auto", False):
+            model = LeNet5()
+            model.compile(
+                "sgd", "sparse_categorical_crossentropy", jit_compile=asked
+            )
+            model.save(tmp_path / "m.keras")
+            loaded = keras.saving.load_model(tmp_path / "m.keras")
+            assert loaded.trains_compiled() is (asked == "auto")
+
+    def test_many_models_do_not_look_like_retracing(self, caplog):
+        images, labels = data(np.random.default_rng(98), LeNet5(), 8)
+        for _ in range(6):
+            model = LeNet5()
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            model.fit(images, labels, 8, verbose=0)
+        assert "retracing" not in caplog.text
+
+
+def test_hooks_on_batches_of_the_validation_are_seen():
+    class SeesTestBatches(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            seen.append(batch)
+
+    seen = []
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 24)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(
+        images,
+        labels,
+        8,
+        validation_data=(images, labels),
+        callbacks=[SeesTestBatches()],
+        verbose=0,
+    )
+    assert seen == [0, 1, 2]
+
+
+def test_a_callback_that_is_derived_from_one_of_ours_sees_all_batches():
+    class Mine(HeldOutEvaluation):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            seen.append(batch)
+
+    seen = []
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 24)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    callback = Mine((images, labels), freq=3)
+    model.fit(images, labels, 8, callbacks=[callback], verbose=0)
+    assert seen == [0, 1, 2]

@@ -274,3 +274,28 @@ def test_the_preset_of_1998_is_what_its_card_says_and_reads_wide_images(
 
 def test_the_preset_of_mnist_is_right_in_995_of_1000(mnist_dir):
     assert accuracy_of("mnist", mnist_dir / "mnist")[0] >= 0.995
+
+
+def test_a_subclass_loads_presets_and_its_own(tmp_path, generator):
+    class Mine(LeNet5):
+        pass
+
+    mine = Mine.from_preset("digits")
+    assert type(mine) is Mine
+    assert_same_weights(LeNet5.from_preset("digits"), mine)
+    mine.save_to_preset(tmp_path / "mine")
+    loaded = Mine.from_preset(tmp_path / "mine")
+    assert type(loaded) is Mine
+    assert_same_weights(mine, loaded)
+    with pytest.raises(ValueError, match="by its own `from_preset`"):
+        LeNet5.from_preset(tmp_path / "mine")
+
+
+def test_a_registered_subclass_is_found_by_its_base(tmp_path):
+    @keras.saving.register_keras_serializable("test_presets")
+    class Registered(LeNet5):
+        pass
+
+    Registered().save_to_preset(tmp_path / "registered")
+    loaded = LeNet5.from_preset(tmp_path / "registered")
+    assert type(loaded) is Registered
