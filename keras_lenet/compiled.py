@@ -274,7 +274,7 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
                 except tf.errors.OpError as error:
                     if form in known:
                         raise
-                    refused = error.message
+                    refused = error.message.split(" (")[0]
             if refused:
                 _logger.warning(_REFUSED, model.name, refused)
                 return model.leave_to_keras()(iter(batches[done:]))

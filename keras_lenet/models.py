@@ -24,15 +24,16 @@ class LeNet5(BaseModel):
     weights, every map of `c3` sees all maps of `s2`, and the output is a
     softmax. With one channel and ten classes there are 61,706 weights.
 
-    On a CPU, with TensorFlow and JAX, `fit` makes several steps in one
-    compiled program, as many as no callback notices, and calculates each
-    convolution and its pooling as one product (`keras_lenet.compiled`). Both
-    do what Keras' layers and `fit` do; a `train_step` of your own,
-    `run_eagerly=True`, other data types than float32 and anything added to
-    the layers are honoured by leaving it all to Keras. Compile with
-    `steps_per_execution` to choose the number of steps yourself. On
-    TensorFlow, NumPy arrays become datasets that `tf.data` does not tune, for
-    whose tuner the end of every pass would wait.
+    On a CPU with TensorFlow or JAX, `fit` runs several steps in one compiled
+    program, as many as the callbacks allow, and computes each convolution and
+    its pooling as one product (`keras_lenet.compiled`). This computes what
+    Keras' layers and `fit` compute. Keras' own layers and loop run if a layer
+    has changed, a subclass has its own `call` or `train_step`, or `compile`
+    got `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
+    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
+    datasets without `tf.data` autotuning, which delays the end of each epoch.
+
+    What is changed on a layer is saved with the model, as `layer_configs`.
 
     Args:
         num_classes: Integer. How many classes to tell apart. Defaults to
@@ -50,7 +51,8 @@ class LeNet5(BaseModel):
             Under 16-bit policies the `output` layer stays float32, so that
             probabilities and loss do not lose precision.
         name: String. The name of the model. Defaults to `"lenet5"`.
-        **kwargs: `trainable`, as for any Keras model.
+        **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
+            the changes of layers that `get_config` returns.
 
     Input shape:
         `(batch, height, width, channels)`: integers or floats.
@@ -60,10 +62,12 @@ class LeNet5(BaseModel):
         `classifier_activation=None`.
 
     Raises:
-        ValueError: When `num_classes` is not a positive integer, or
-            `input_shape` is not of the form above. From `fit` and `evaluate`,
-            when a label of an array is not from 0 to `num_classes - 1`, or a
-            crossentropy's `from_logits` does not fit the activation.
+        ValueError: If `num_classes` is not a positive integer, or
+            `input_shape` is not of the form above. From `fit`, `evaluate` and
+            `predict`: if images have another shape or scale than the model
+            expects, a label is not a whole number from 0 to
+            `num_classes - 1`, or a crossentropy's `from_logits` does not fit
+            the output layer.
 
     Example:
 

@@ -244,7 +244,8 @@ class OriginalLeNet5(BaseModel):
         dtype: Data type or policy of the layers. By default the global one.
             Under 16-bit policies the distances stay float32.
         name: String. The name of the model. Defaults to `"original_lenet5"`.
-        **kwargs: `trainable`, as for any Keras model.
+        **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
+            the changes of layers that `get_config` returns.
 
     Input shape:
         `(batch, height, width, channels)`: integers or floats.
@@ -255,8 +256,9 @@ class OriginalLeNet5(BaseModel):
         num_classes)`.
 
     Raises:
-        ValueError: When an argument is not of the form above. From `fit` and
-            `evaluate`, when a label of an array is not from 0 to
+        ValueError: If an argument is not of the form above. From `fit`,
+            `evaluate` and `predict`: if images have another shape or scale
+            than the model expects, or a label is not a whole number from 0 to
             `num_classes - 1`.
 
     Example:

@@ -120,7 +120,7 @@ def test_a_quantized_model_is_calibrated(generator):
 def test_a_model_whose_last_layer_adds_weights_is_not_calibrated():
     model = LeNet5()
     model.get_layer("output").enable_lora(2)
-    with pytest.raises(ValueError, match="without LoRA.*Calibrate the model"):
+    with pytest.raises(ValueError, match=r"without LoRA.*Calibrate the model"):
         calibrate(model, np.ones((1, 28, 28, 1), "uint8"), [3])
 
 
