@@ -71,7 +71,8 @@ class LeNet5(BaseModel):
 
     Example:
 
-    >>>     >>> from keras_lenet import LeNet5
+    >>> import numpy as np
+    >>> from keras_lenet import LeNet5
     >>> model = LeNet5()
     >>> model.count_params()
     61706
