@@ -195,19 +195,24 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.train_on_batch)
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_arrays(_bind(super().train_on_batch, args, kwargs))
-        return super().train_on_batch(*args, **kwargs)
+        arguments = _bind(super().train_on_batch, args, kwargs)
+        self._check_arrays(arguments)
+        with self._checking_batches(arguments["x"]):
+            return super().train_on_batch(**arguments)
 
     @_documented_as(keras.Model.test_on_batch)
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_arrays(_bind(super().test_on_batch, args, kwargs))
-        return super().test_on_batch(*args, **kwargs)
+        arguments = _bind(super().test_on_batch, args, kwargs)
+        self._check_arrays(arguments)
+        with self._checking_batches(arguments["x"]):
+            return super().test_on_batch(**arguments)
 
     @_documented_as(keras.Model.predict_on_batch)
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        data = _bind(super().predict_on_batch, args, kwargs)
-        self._check_arrays(data, targets=False)
-        return super().predict_on_batch(*args, **kwargs)
+        arguments = _bind(super().predict_on_batch, args, kwargs)
+        self._check_arrays(arguments, targets=False)
+        with self._checking_batches(arguments["x"], targets=False):
+            return super().predict_on_batch(**arguments)
 
     def _check_arrays(self, data: dict[str, Any], targets: bool = True) -> None:
         """Checks images and labels that are arrays, all of them at once."""

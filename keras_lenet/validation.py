@@ -293,6 +293,10 @@ def _only_leaf(x: Any) -> Any:
 def _as_array(values: Any) -> Array | None:
     if isinstance(values, np.ndarray):
         return values
+    if not getattr(values, "is_fully_addressable", True):
+        # A JAX array of several processes, each of which checks its part.
+        parts = [np.asarray(part.data) for part in values.addressable_shards]
+        return np.concatenate(parts)
     if keras.ops.is_tensor(values):
         if keras.backend.is_float_dtype(
             keras.backend.standardize_dtype(values.dtype)

@@ -256,6 +256,22 @@ def test_a_loss_is_not_judged_by_its_name(data):
     assert np.isfinite(model.evaluate(*data, verbose=0))
 
 
+def test_callbacks_may_use_the_model_while_batches_are_checked(model, data):
+    x, y = data
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.extend(
+            [
+                len(model.predict_on_batch(x)),
+                len(model.predict(x, verbose=0)),
+                np.size(model.test_on_batch(x, y)),
+            ]
+        )
+    )
+    model.fit(Batches(x, y), callbacks=[callback], verbose=0)
+    assert seen == [24, 24, 1]
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="about compiled training")
 def test_data_that_run_out_before_an_epoch_ends_are_warned_of(data):
     model = LeNet5()
