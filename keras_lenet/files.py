@@ -223,8 +223,8 @@ def read_npz(
 
     Args:
         path: Path of the file.
-        strings: Boolean. Whether arrays of strings are allowed, too. Defaults
-            to `False`.
+        strings: Boolean. Whether arrays of strings are read, too. Defaults to
+            `False`.
 
     Returns:
         The arrays by name.

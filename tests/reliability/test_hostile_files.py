@@ -362,8 +362,9 @@ def inflating_idx(path, canary):
 def huge_sizes(path, canary):
     path.mkdir()
     content = idx(np.zeros(9, "uint8"), (2**32 - 1,) * 3)
-    (path / "train-images-idx3-ubyte").write_bytes(content)
-    (path / "train-labels-idx1-ubyte").write_bytes(content)
+    for half in ("train", "t10k"):
+        (path / f"{half}-images-idx3-ubyte").write_bytes(content)
+        (path / f"{half}-labels-idx1-ubyte").write_bytes(content)
 
 
 def png(width, height):
