@@ -310,6 +310,10 @@ def _read_class_folders(folder: Path) -> Split | None:
     if not any(_pictures(sub) for sub in _subfolders(folder)):
         return None
     classes = _classes(folder)
+    if len(classes) < 2:
+        raise FileFormatError(
+            folder, "a folder of pictures", "for every class", classes[0]
+        )
     paths, labels = _pictures_of_classes(folder, classes)
     train, test, _ = _split(folder, _read_pictures(paths), labels)
     return Split(train, test, classes)

@@ -7,7 +7,7 @@ import struct
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow, once
+from environment import needs_tensorflow, once
 from PIL import Image
 
 from keras_lenet.cli import main
@@ -228,6 +228,7 @@ def test_the_label_may_be_another_column(tmp_path, images, labels):
         ("fashion-mnist_train.csv", "fashion-mnist_test.csv"),
         ("Train.csv", "Test.csv"),
         ("train_small.csv", "test_small.csv"),
+        ("latest_train.csv", "latest_test.csv"),
     ],
 )
 def test_csv_files_for_training_and_test_are_found_by_their_names(
@@ -420,6 +421,9 @@ def test_bad_class_folders_are_refused(tmp_path, images, labels):
         write_pictures(tmp_path / "b", images, labels * 0, [half])
     with pytest.raises(ValueError, match="one folder train with a folder of"):
         load_data(tmp_path / "b")
+    write_pictures(tmp_path / "b", images, labels * 0, ["c/train"])
+    with pytest.raises(ValueError, match=r"for every class\. Received: train"):
+        load_data(tmp_path / "b" / "c")
     write_pictures(tmp_path / "c", images[:5], np.arange(5), "abcde")
     with pytest.raises(ValueError, match="enough images of every class"):
         load_data(tmp_path / "c")
@@ -528,7 +532,22 @@ def test_what_is_no_npz_file_is_called_what_it_is(content, received, tmp_path):
 # On the command line
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="one backend is enough")
+def test_the_command_line_says_in_a_line_what_is_wrong_with_a_picture(
+    tmp_path, capsys
+):
+    (tmp_path / "page.png").write_text("<html>")
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    for name, message in {
+        "gone.png": "No such file",
+        "page.png": "a web page. Download the file itself.",
+        "photo.heic": "an HEIC picture. Save it as PNG or JPEG.",
+    }.items():
+        assert main(["predict", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and message in error, (name, error)
+        assert str(tmp_path / name) in error
+
+
 def test_the_command_line_says_in_a_line_what_is_wrong_with_data(
     tmp_path, capsys, images, labels
 ):

@@ -521,6 +521,16 @@ def test_a_grain_epoch_that_stops_early_does_not_count(images):
     assert first.tolist() != other.tolist() != second.tolist()
 
 
+def test_a_grain_epoch_counts_once_and_never_backwards(images):
+    dataset = grain_dataset_from_array(images, np.arange(23), 5, True, 7)
+    iterator = iter(dataset)
+    assert len(list(iterator)) == 5
+    second, third = (list(datasets._permutation(23, 7, i)) for i in (1, 2))
+    assert epochs_of(dataset, 1) == [second]
+    assert list(iterator) == []
+    assert epochs_of(dataset, 1) == [third]
+
+
 def test_a_grain_iterator_resumes_from_its_state(images):
     dataset = grain_dataset_from_array(images, np.arange(23), 5, True, 7)
     iterator = iter(dataset)
