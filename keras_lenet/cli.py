@@ -595,8 +595,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset",
         default="digits",
         help="digits, mnist, fashion_mnist, kmnist, emnist/letters, "
-        "emnist/balanced, emnist/digits, cifar10, a folder of IDX files or "
-        "an .npz file (default: %(default)s, which needs no network)",
+        "emnist/balanced, emnist/digits, cifar10, an .npz or CSV file, or a "
+        "folder of IDX files, CSV files or class folders (default: "
+        "%(default)s, which needs no network)",
     )
     data.add_argument(
         "--data-dir",
@@ -748,7 +749,8 @@ def _parser() -> argparse.ArgumentParser:
         "pictures",
         metavar="[MODEL] PICTURE",
         nargs="+",
-        help="PNG, JPEG, BMP, GIF or TIFF files; the first may be a model: "
+        help="PNG, JPEG, BMP, GIF, TIFF or WebP files; the first may be a "
+        "model: "
         f"{_MODEL} (default: mnist)",
     )
     command.add_argument(

@@ -16,6 +16,7 @@ from keras_lenet.files import (
     BEST_VALUE,
     FileFormatError,
     check_hdf5,
+    check_kind,
     checked_entries,
     parsing,
 )
@@ -87,6 +88,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     26
     """
     path = Path(path)
+    check_kind(path, "a `.keras` file", "a zip archive")
     with path.open("rb") as file, parsing(path, "a `.keras` file"):
         with zipfile.ZipFile(file) as archive:
             entries = checked_entries(path, archive)
