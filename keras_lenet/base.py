@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lenet import compiled, saving
+from keras_lenet.callbacks import check_order
 from keras_lenet.datasets import check_targets, dataset_from_arrays
 from keras_lenet.presets import write_preset
 
@@ -49,6 +50,11 @@ class BaseModel(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         arguments = _bind(super().fit, args, kwargs)
         self.check_arguments(arguments)
+        check_order(
+            arguments.get("callbacks"),
+            validates=arguments.get("validation_data") is not None
+            or bool(arguments.get("validation_split")),
+        )
         if self._may_replace_arrays():
             arguments = _replace_arrays_of_fit(arguments)
         steps = self._steps_asked_for = self.steps_per_execution
