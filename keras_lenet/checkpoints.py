@@ -84,7 +84,7 @@ class ResumableTraining(PeriodicCallback):
     batch seen twice and none left out. Steps that were made before pass
     without training, so that progress bars and step counts are right. With
     any other data the state is saved between epochs, and an interrupted epoch
-    is made again.
+    is made again; data that shuffle by themselves start their order again.
 
     Put it last in the list of callbacks.
 
