@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from environment import BACKEND, needs_tensorflow
 
-from keras_lenet import LeNet5, OriginalLeNet5
+from keras_lenet import HeldOutEvaluation, LeNet5, OriginalLeNet5
 from keras_lenet.original import DistanceLoss
 
 
@@ -151,6 +151,16 @@ def test_scaled_pixels_are_refused_by_a_model_that_scales(
     with pytest.raises(ValueError, match=r"raw pixels.*division by 255"):
         model.predict(x_form, verbose=0)
     assert still_works(model, data)
+
+
+def test_held_out_images_are_checked_before_the_first_step(model, data):
+    x, y = data
+    before = int(model.optimizer.iterations)
+    for images, labels in ((x / 255, y), (x[:, :20], y), (x, y + 10)):
+        held_out = HeldOutEvaluation((images, labels), freq=1)
+        with pytest.raises(ValueError, match=r"raw pixels|`x` must|`labels`"):
+            model.fit(x, y, callbacks=[held_out], verbose=0)
+    assert int(model.optimizer.iterations) == before
 
 
 def test_raw_pixels_are_refused_by_a_model_that_does_not_scale(generator):
