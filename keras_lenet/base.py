@@ -45,6 +45,8 @@ class BaseModel(keras.Model):
 
     # The user's own `steps_per_execution`, while `fit` runs.
     _steps_asked_for: int | None = None
+    # The callbacks of a `fit` that runs several steps per execution.
+    _callbacks_of_execution: Any = ()
     # Checks each batch, while data come in that are no arrays.
     _check_batch: Callable[[Any], None] | None = None
     # What `compile` received. On TensorFlow, Keras turns "auto" into `False`.
@@ -166,11 +168,16 @@ class BaseModel(keras.Model):
             steps = self._steps_asked_for = self.steps_per_execution
             if steps == 1 and self.trains_compiled():
                 steps = compiled.choose_steps(**arguments)
+            if steps > self.steps_per_execution:
+                self._callbacks_of_execution = tuple(
+                    keras.tree.flatten(arguments.get("callbacks") or [])
+                )
             try:
                 with compiled.steps_per_execution(self, steps):
                     return super().fit(**arguments)
             finally:
                 self._steps_asked_for = None
+                self._callbacks_of_execution = ()
 
     @_documented_as(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:

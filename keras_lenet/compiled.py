@@ -405,6 +405,13 @@ def _is_local_iterator(model: Any, data: Any) -> bool:
 
 def _next_batches(model: Any, iterator: Iterator[Any]) -> list[Any]:
     """Returns the checked batches of one execution."""
+    for callback in model._callbacks_of_execution:
+        if _acts_on_batches(callback) and not _looks_only_at_freq(callback):
+            raise ValueError(
+                "A callback must have its hooks on batches when `fit` begins. "
+                f"Received: {callback!r}, which got one later. Define the hook "
+                "in its class, or compile with `run_eagerly=True`."
+            )
     batches = list(itertools.islice(iterator, model.steps_per_execution))
     if not batches:
         raise StopIteration
@@ -508,12 +515,9 @@ def choose_steps(
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return 1
-    limits = (
-        steps_per_epoch,
-        validation_steps,
-        keras.config.max_steps_per_epoch(),
-    )
-    multiples = [steps for steps in limits if steps]
+    most = keras.config.max_steps_per_epoch()
+    multiples = [n for n in (steps_per_epoch, validation_steps, most) if n]
+    steps_per_epoch = steps_per_epoch or most
     in_data = _num_batches(x, batch_size or 32, validation_split)
     if steps_per_epoch and in_data != math.inf:
         # The data may run out inside an epoch, of which Keras warns.

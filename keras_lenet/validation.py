@@ -84,7 +84,8 @@ def check_targets(model: Any, y: Any) -> None:
 
     Args:
         model: A compiled model with outputs of shape `(..., num_classes)`.
-        y: Labels: an array or a tensor. Anything else is left to Keras.
+        y: Labels: an array or a tensor, alone in a list or dict. Anything
+            else is left to Keras.
 
     Raises:
         ValueError: If there are no labels, or a label is not a whole number
@@ -104,7 +105,8 @@ def check_targets(model: Any, y: Any) -> None:
             f"`y` must be labels, which the loss {model.loss!r} needs. "
             "Received: y=None"
         )
-    labels = _as_array(y)
+    leaves = keras.tree.flatten(y)
+    labels = _as_array(leaves[0]) if len(leaves) == 1 else None
     if labels is None or not labels.size or labels.dtype.kind not in "biufOSU":
         return
     if labels.dtype.kind in "iu" and loss.ignore_class is None:

@@ -579,3 +579,17 @@ def test_a_callback_that_is_derived_from_one_of_ours_sees_all_batches():
     callback = Mine((images, labels), freq=3)
     model.fit(images, labels, 8, callbacks=[callback], verbose=0)
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="about compiled training")
+def test_a_hook_that_comes_too_late_is_refused():
+    class Late(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.on_train_batch_end = lambda batch, logs=None: None
+
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 24)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"hooks on batches.*Late"):
+        model.fit(images, labels, 8, callbacks=[Late()], verbose=0)
+    assert np.isfinite(model.evaluate(images, labels, verbose=0))
