@@ -147,10 +147,9 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        arguments = _bind(super().fit, args, kwargs)
         if self._has_keras_loss():
             validation.check_compiled_loss(self)
-        self.check_arrays(arguments)
+        arguments = self._checked(super().fit, args, kwargs)
         validation_data = arguments.get("validation_data")
         check_order(
             arguments.get("callbacks"),
@@ -185,10 +184,9 @@ class BaseModel(keras.Model):
             # `fit` calls this, with an iterator made for its steps.
             with self._checking_batches(kwargs.get("x")):
                 return super().evaluate(*args, **kwargs)
-        arguments = _bind(super().evaluate, args, kwargs)
         if self._has_keras_loss():
             validation.check_compiled_loss(self)
-        self.check_arrays(arguments)
+        arguments = self._checked(super().evaluate, args, kwargs)
         with (
             self._checking_batches(arguments.get("x")),
             self._in_steps_asked_for(),
@@ -199,8 +197,7 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _bind(super().predict, args, kwargs)
-        self.check_arrays(arguments, targets=False)
+        arguments = self._checked(super().predict, args, kwargs, targets=False)
         with (
             self._checking_batches(arguments.get("x"), targets=False),
             self._in_steps_asked_for(),
@@ -211,24 +208,43 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.train_on_batch)
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _bind(super().train_on_batch, args, kwargs)
-        self.check_arrays(arguments)
+        arguments = self._checked(super().train_on_batch, args, kwargs)
         with self._checking_batches(arguments["x"]):
             return super().train_on_batch(**arguments)
 
     @_documented_as(keras.Model.test_on_batch)
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _bind(super().test_on_batch, args, kwargs)
-        self.check_arrays(arguments)
+        arguments = self._checked(super().test_on_batch, args, kwargs)
         with self._checking_batches(arguments["x"]):
             return super().test_on_batch(**arguments)
 
     @_documented_as(keras.Model.predict_on_batch)
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _bind(super().predict_on_batch, args, kwargs)
-        self.check_arrays(arguments, targets=False)
+        arguments = self._checked(
+            super().predict_on_batch, args, kwargs, targets=False
+        )
         with self._checking_batches(arguments["x"], targets=False):
             return super().predict_on_batch(**arguments)
+
+    def _checked(
+        self,
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        targets: bool = True,
+    ) -> dict[str, Any]:
+        """Returns the arguments of a call by name, with arrays checked."""
+        arguments = _bind(method, args, kwargs)
+        self.check_arrays(arguments, targets)
+        x = arguments.get("x")
+        if (
+            isinstance(x, np.ndarray)
+            and x.ndim == len(self.input_shape) - 1
+            and not self._is_replaced("call")
+        ):
+            # With images of two ranks, TensorFlow would trace an unknown one.
+            arguments["x"] = x[..., np.newaxis]
+        return arguments
 
     def check_arrays(self, data: dict[str, Any], targets: bool = True) -> None:
         """Checks images and labels that are arrays, all of them at once.
