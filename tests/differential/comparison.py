@@ -31,22 +31,20 @@ def assert_same(received, expected, atol=TOLERANCE, path="result"):
         for index, value in enumerate(expected):
             assert_same(received[index], value, atol, f"{path}[{index}]")
     elif isinstance(expected, np.ndarray):
-        assert received.shape == expected.shape, path
-        assert received.dtype == expected.dtype, path
+        for name in ("shape", "dtype"):
+            values = getattr(received, name), getattr(expected, name)
+            assert values[0] == values[1], f"{path}: {name} {values}"
         if expected.dtype.kind in "OSUV":
             assert (received == expected).all(), path
         else:
-            np.testing.assert_allclose(
+            _assert_close(
                 received.astype("float64"),
                 expected.astype("float64"),
-                rtol=atol,
-                atol=atol,
-                err_msg=path,
+                atol,
+                path,
             )
     elif isinstance(expected, float):
-        assert np.isclose(
-            received, expected, rtol=atol, atol=atol, equal_nan=True
-        ), f"{path}: {received} instead of {expected}"
+        _assert_close(np.array(received), np.array(expected), atol, path)
     else:
         assert received == expected, (
             f"{path}: {received!r} instead of {expected!r}"
@@ -70,6 +68,17 @@ def _as_plain(value):
     if isinstance(value, np.ndarray) and value.dtype == "bfloat16":
         return value.astype("float32")
     return value
+
+
+def _assert_close(received, expected, atol, path):
+    close = np.isclose(received, expected, atol, atol, equal_nan=True)
+    if close.all():
+        return
+    at = np.unravel_index(close.argmin(), close.shape)
+    raise AssertionError(
+        f"{path}: {received[at]} instead of {expected[at]}, and so "
+        f"{(~close).sum()} of {close.size} numbers"
+    )
 
 
 def _shortened(value):
