@@ -194,14 +194,14 @@ POLICIES = {
 QUANTIZED = {
     "p07-int8": lambda model: model.quantize("int8"),
     "p07-int4": lambda model: model.quantize("int4"),
-    "p07-c5_int8": of("c5", lambda layer: layer.quantize("int8")),
-    "p07-f6_int8": of("f6", lambda layer: layer.quantize("int8")),
-    "p07-c5_int8_f6_int4": together(
+    "c5_int8": of("c5", lambda layer: layer.quantize("int8")),
+    "f6_int8": of("f6", lambda layer: layer.quantize("int8")),
+    "c5_int8_f6_int4": together(
         of("c5", lambda layer: layer.quantize("int8")),
         of("f6", lambda layer: layer.quantize("int4")),
     ),
-    "p07-float8": lambda model: model.quantize("float8"),
-    "p07-int8_then_lora": together(
+    "float8": lambda model: model.quantize("float8"),
+    "int8_then_lora": together(
         of("c5", lambda layer: layer.quantize("int8")),
         of("c5", lambda layer: layer.enable_lora(2)),
     ),

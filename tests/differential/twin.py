@@ -289,7 +289,10 @@ def state_of(model):
 
 def table(scenarios):
     """Makes tests' parameters of a table of named scenarios."""
-    return [pytest.param(value, id=name) for name, value in scenarios.items()]
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else [value]), id=name)
+        for name, value in scenarios.items()
+    ]
 
 
 def compile_plainly(model, **kwargs):
