@@ -34,6 +34,7 @@ _LAYER_ENTRIES = {
     "bias_constraint",
     "bias_initializer",
     "bias_regularizer",
+    "codes",
     "data_format",
     "dilation_rate",
     "dtype",

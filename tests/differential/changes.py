@@ -1,5 +1,7 @@
 """What users change about the layers of a model that is made already."""
 
+import itertools
+
 import keras
 
 ops = keras.ops
@@ -237,6 +239,17 @@ CHANGES = {
     )
     for name, change in family.items()
 }
+
+
+def say_it_on_the_layers(twin):
+    """Lets plain Keras save what was set on weights, which it loses."""
+    for layer in twin.layers:
+        for weight, kind in itertools.product(
+            ("kernel", "bias"), ("regularizer", "constraint")
+        ):
+            value = getattr(getattr(layer, weight, None), kind, None)
+            if value is not None:
+                setattr(layer, f"{weight}_{kind}", value)
 
 
 def describe(model, images):

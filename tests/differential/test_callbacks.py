@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from environment import BACKEND
 from twin import (
     SharedPair,
     compare,
@@ -270,7 +271,10 @@ OWN = {
 
 @pytest.mark.parametrize("make", table(OWN))
 def test_callbacks_of_the_users_own(make):
-    compare(noted(make), shared)
+    # Several steps may have been compiled into one execution by then.
+    is_late = make is ReplacedHook and BACKEND != "torch"
+    refusal = "hooks on batches when `fit` begins" if is_late else None
+    compare(noted(make), shared, refusal)
 
 
 class Freezing(callbacks.Callback):
@@ -555,5 +559,5 @@ def test_a_checkpoint_that_finds_no_value_says_so(make, tmp_path):
         assert "monitor" in str(outcome.error)
     else:
         written = list(tmp_path.glob("*.keras"))
-        said = any("monitor" in message for message in outcome.warnings)
+        said = any("best model" in message for message in outcome.warnings)
         assert written or said, "no file, no word"

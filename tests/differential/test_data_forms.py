@@ -370,7 +370,9 @@ def test_validation_data(make):
             validation_data=make(data),
         )
 
-    compare(scenario)
+    # On some backends, plain Keras leaves out an evaluation on nothing.
+    is_empty = make is VALIDATION["empty"]
+    compare(scenario, refusal="`validation_data`: `x`" if is_empty else None)
 
 
 EVALUATED = {

@@ -3,8 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from changes import attribute, of, regularize, replace_call, set_both, together
-from test_saving import WAYS, by_configuration, by_keras_file
+from changes import (
+    attribute,
+    of,
+    regularize,
+    replace_call,
+    say_it_on_the_layers,
+    set_both,
+    together,
+)
+from test_saving import BY_LAYERS, WAYS, by_configuration, by_keras_file
 from twin import (
     compare_models,
     make_data,
@@ -95,6 +103,8 @@ def check_that_it_is_kept(way, change, folder):
     def scenario(model, data):
         change(model)
         before = describe(model, data.x[:4])
+        if not isinstance(model, OriginalLeNet5) and way not in BY_LAYERS:
+            say_it_on_the_layers(model)
         own = folder / type(model).__name__
         own.mkdir()
         return before, describe(way(model, own), data.x[:4])
