@@ -48,7 +48,7 @@ _MODULES = {
 
 
 # `keras.saving.load_model` only finds classes that are registered.
-_REGISTERING = ("models", "recipes")
+_REGISTERING = ("distortions", "models", "recipes")
 
 
 def __getattr__(name: str) -> Any:
