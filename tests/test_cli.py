@@ -429,7 +429,7 @@ def make_bad_files(folder):
     [
         ("evaluate gone.keras", "gone.keras: no such file"),
         ("evaluate folder", "folder"),
-        ("evaluate text.keras", "text.keras: expected a `.keras` file that"),
+        ("evaluate text.keras", "expected a `.keras` file. Received: text"),
         ("evaluate zip.keras", "zip.keras: expected the entries"),
         ("evaluate damaged.keras", "damaged.keras: expected the entries"),
         ("evaluate MODEL --dataset gone", "Received: --dataset 'gone'"),
