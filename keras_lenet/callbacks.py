@@ -896,7 +896,7 @@ def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
 
 
 def _as_text(row: dict[str, Any]) -> str:
-    """Returns the results of an evaluation as a line of 80 characters."""
+    """Returns the results of an evaluation as a line for 80 columns."""
     step, *results = row.items()
     return f"{step[0]} {step[1]}: " + ", ".join(
         f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"

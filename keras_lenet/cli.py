@@ -329,8 +329,8 @@ def train(arguments: argparse.Namespace) -> None:
             raise _Interrupted(
                 # Where none came, another process has got one.
                 received[0] if received else signal.SIGTERM,
-                f"the training is saved in {state}. To go on, give the same "
-                "command with --resume.",
+                f"the training is saved in {state}.\n"
+                "To go on, give the same command with --resume.",
             ) from None
     if not first:
         return
