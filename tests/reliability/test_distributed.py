@@ -122,8 +122,8 @@ def test_the_command_line_trains_in_two_processes(tmp_path):
     assert [code for code, _, _ in done] == [0, 0], done
     (_, output, _), (_, other, _) = done
     assert "accuracy on all 360 test images" in output
-    assert "step 100 - loss" in output
-    assert "step 100 - loss" not in other and "accuracy" not in other
+    assert "step 100: loss" in output
+    assert "step 100: loss" not in other and "accuracy" not in other
     model = load_model(tmp_path / "lenet5-run" / "model.keras")
     weights = [keras.ops.convert_to_numpy(w) for w in model.weights]
     assert all(np.isfinite(weight).all() for weight in weights)
