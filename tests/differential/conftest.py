@@ -42,5 +42,4 @@ def _runs_elsewhere(item):
     import keras
 
     number = zlib.crc32(item.name.encode()) % len(marker.args)
-    here = keras.backend.backend()
-    return here in marker.args and here != marker.args[number]
+    return marker.args[number] != keras.backend.backend()

@@ -549,7 +549,6 @@ def test_a_checkpoint_that_finds_no_value_says_so(make, tmp_path):
         return fit(model, data, *given, epochs=2, **validation)
 
     outcome = run(scenario, ours, make_data())
-    shared.forget()
     if outcome.error is not None:
         assert isinstance(outcome.error, ValueError), outcome.error
         assert "monitor" in str(outcome.error)

@@ -395,6 +395,9 @@ POLICIES = {
     "bfloat16": 5e-2,
     "float64": 1e-5,
 }
+if BACKEND == "jax":
+    # Which has no such numbers by default.
+    del POLICIES["float64"]
 
 
 @spread

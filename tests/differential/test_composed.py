@@ -139,7 +139,7 @@ def check(plan, folder):
 
 @given(plan=plans())
 @settings(
-    max_examples=4 if BACKEND != "torch" else 10,
+    max_examples=3 if BACKEND != "torch" else 6,
     derandomize=True,
     database=None,
     deadline=None,

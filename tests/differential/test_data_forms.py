@@ -15,12 +15,11 @@ def fit(model, x, y=None, **arguments):
 
 
 def use(model, x, y):
-    """Fits, evaluates and predicts, for which compiling is shared."""
+    """Fits, then evaluates the same, for which Keras converts it again."""
     compile_plainly(model)
     return (
         fit(model, x, y, batch_size=8),
         model.evaluate(x, y, batch_size=8, verbose=0),
-        model.predict(x, batch_size=8, verbose=0),
     )
 
 
@@ -371,6 +370,25 @@ def test_validation_data(make):
         )
 
     compare(scenario)
+
+
+PREDICTED = {
+    name: ARRAYS[name]
+    for name in (
+        "float64",
+        "int16",
+        "without_channels_float32",
+        "dict",
+        "tensor",
+        "text",
+        "empty",
+    )
+}
+
+
+@pytest.mark.parametrize("convert", table(PREDICTED))
+def test_images_to_predict(convert):
+    compare(lambda m, d: m.predict(convert(d), batch_size=8, verbose=0))
 
 
 EVALUATED = {

@@ -8,7 +8,7 @@ from test_saving import WAYS, by_configuration, by_keras_file
 from twin import (
     compare_models,
     make_data,
-    spread_more_thinly,
+    spread,
     spread_thinly,
     table,
 )
@@ -103,7 +103,7 @@ def check_that_it_is_kept(way, change, folder):
     compare(scenario, atol=1e-4)
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize("change", table(CHANGES))
 def test_what_is_changed_is_saved(change, tmp_path):
     check_that_it_is_kept(by_keras_file, change, tmp_path)
@@ -112,7 +112,7 @@ def test_what_is_changed_is_saved(change, tmp_path):
 OTHER_WAYS = {name: way for name, way in WAYS.items() if name != "keras_file"}
 
 
-@spread_more_thinly
+@spread_thinly
 @pytest.mark.parametrize("change", table(CHANGES))
 @pytest.mark.parametrize("way", table(OTHER_WAYS))
 def test_what_is_changed_is_kept(way, change, tmp_path):
@@ -125,12 +125,11 @@ ARGUMENTS = {
     "colour": {"input_shape": (28, 28, 3)},
     "without_preprocessing": {"include_preprocessing": False},
     "bfloat16": {"dtype": "mixed_bfloat16"},
-    "float64": {"dtype": "float64"},
     "not_trainable": {"trainable": False},
 }
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize("arguments", table(ARGUMENTS))
 @pytest.mark.parametrize(
     "way",
@@ -161,7 +160,7 @@ TRAINED = {
 }
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize(
     "change", table({"nothing": lambda m: None, **TRAINED})
 )
@@ -196,7 +195,7 @@ LOSSES = {
 }
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize("make", table(LOSSES))
 def test_losses(make):
     def scenario(model, data):
@@ -206,7 +205,7 @@ def test_losses(make):
     compare(scenario, atol=1e-4)
 
 
-@spread_thinly
+@spread
 def test_levenberg_marquardt_steps_alike():
     def scenario(model, data):
         model.compile(LevenbergMarquardt(1e-4), DistanceLoss())

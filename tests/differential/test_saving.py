@@ -11,7 +11,7 @@ from twin import (
     SharedPair,
     compare,
     compile_plainly,
-    spread_more_thinly,
+    spread,
     spread_thinly,
     table,
 )
@@ -98,13 +98,13 @@ OTHER_WAYS = {
 WAYS = {"keras_file": by_keras_file, **OTHER_WAYS}
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize("change", table(CHANGES))
 def test_what_is_changed_is_saved(change, tmp_path):
     check_that_it_is_kept(by_keras_file, change, tmp_path)
 
 
-@spread_more_thinly
+@spread_thinly
 @pytest.mark.parametrize("change", table(CHANGES))
 @pytest.mark.parametrize("way", table(OTHER_WAYS))
 def test_what_is_changed_is_kept(way, change, tmp_path):
@@ -133,8 +133,9 @@ ISSUE = [
 ]
 
 
-@pytest.mark.parametrize("way", table(WAYS))
+@spread
 @pytest.mark.parametrize("name", ISSUE)
+@pytest.mark.parametrize("way", table(WAYS))
 def test_what_the_issue_changes_is_kept(name, way, tmp_path):
     check_that_it_is_kept(way, CHANGES[name], tmp_path)
 
@@ -160,11 +161,10 @@ ARGUMENTS = {
     "not_trainable": {"trainable": False},
     "bfloat16": {"dtype": "mixed_bfloat16"},
     "float16": {"dtype": "mixed_float16"},
-    "float64": {"dtype": "float64"},
 }
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize("arguments", table(ARGUMENTS))
 @pytest.mark.parametrize("way", table(WAYS))
 def test_arguments_are_kept(way, arguments, tmp_path):
@@ -237,7 +237,7 @@ OPTIMIZERS = {
 }
 
 
-@spread_thinly
+@spread
 @pytest.mark.parametrize("make", table(OPTIMIZERS))
 @pytest.mark.parametrize("way", table(COMPILED_WAYS))
 def test_the_optimizer_is_kept(way, make, tmp_path):

@@ -31,14 +31,14 @@ _MAY_DIFFER = (
     "Triggered internally",
 )
 
-# Compiling takes most of the time: by default such scenarios run on PyTorch
-# and on one of TensorFlow and JAX, with `--full` on all.
-spread = pytest.mark.spread("tensorflow", "jax")
-# What hardly depends on the backend runs on one.
-spread_thinly = pytest.mark.spread("tensorflow", "jax", "torch")
-# Of many combinations, half run on one.
-spread_more_thinly = pytest.mark.spread(
-    "tensorflow", "jax", "torch", *["with --full"] * 3
+# Compiling takes most of the time. By default, a scenario with one of these
+# marks runs on one of the backends named, with `--full` on all.
+spread = pytest.mark.spread("tensorflow", "jax", "torch", "torch")
+# What PyTorch does not compile.
+spread_compiled = pytest.mark.spread("tensorflow", "jax")
+# Of many combinations, a quarter runs by default.
+spread_thinly = pytest.mark.spread(
+    "tensorflow", "jax", "torch", *["with --full"] * 9
 )
 
 
@@ -150,6 +150,7 @@ class SharedPair:
         self._models = None
 
     def reset(self):
+        """Returns the models as they were at first."""
         if self._models is None:
             self._models = make_pair()
             for model in self._models:
@@ -165,6 +166,7 @@ class SharedPair:
             ):
                 variable.assign(value)
             model.reset_metrics()
+            model.steps_per_execution = 1
         return self._models
 
     def forget(self):
@@ -230,14 +232,9 @@ def compare(
     ours, twin = pair.reset() if pair else make_pair(**arguments)
     if eager_twin and not pair and BACKEND == "tensorflow":
         _compile_eagerly(twin)
-    raised = True
-    try:
-        raised = compare_models(
-            scenario, ours, twin, data or make_data(), refusal, atol, state
-        )
-    finally:
-        if pair and raised:
-            pair.forget()
+    compare_models(
+        scenario, ours, twin, data or make_data(), refusal, atol, state
+    )
 
 
 def compare_models(
@@ -249,26 +246,21 @@ def compare_models(
     atol=TOLERANCE,
     state=True,
 ):
-    """Does what `compare` does, with two models that are given.
-
-    Returns:
-        Whether an error was raised.
-    """
+    """Does what `compare` does, with two models that are given."""
     received = run(scenario, ours, data)
     if refusal is not None:
         assert_refused(received, refusal)
-        return True
+        return
     expected = run(scenario, twin, data)
     if expected.error is not None:
         assert_raises_like(received, expected.error)
-        return True
+        return
     if received.error is not None:
         raise received.error
     assert_same(received.result, expected.result, atol)
     assert received.warnings == expected.warnings
     if state:
         assert_same(state_of(ours), state_of(twin), atol, "state")
-    return False
 
 
 def _compile_eagerly(model):
