@@ -150,7 +150,10 @@ class BaseModel(keras.Model):
         self._check_arrays(arguments)
         validation_data = arguments.get("validation_data")
         if isinstance(validation_data, (tuple, list)):
-            self._check_arrays(_named(validation_data))
+            try:
+                self._check_arrays(_named(validation_data))
+            except ValueError as error:
+                raise ValueError(f"`validation_data`: {error}") from None
         with self._checking_batches(arguments.get("x")):
             if self._may_replace_arrays():
                 arguments = _replace_arrays_of_fit(arguments)
@@ -274,8 +277,14 @@ class BaseModel(keras.Model):
     ) -> Self:
         # Keras would otherwise rebuild the graph of layers as a plain
         # functional model.
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            dtype = keras.saving.deserialize_keras_object(config.get("dtype"))
+        dtype = keras.saving.deserialize_keras_object(
+            config.get("dtype"), custom_objects=custom_objects
+        )
+        scope: Any = contextlib.nullcontext()
+        if custom_objects:
+            # An empty scope would hide those of `load_model`.
+            scope = keras.saving.custom_object_scope(custom_objects)
+        with scope:
             return cls(**{**config, "dtype": dtype})
 
     @classmethod

@@ -179,7 +179,10 @@ def check_pixels(model: Any, x: Any) -> None:
     if images.dtype.kind != "f" or not model.layers_unchanged("rescaling"):
         return
     largest = images.max()
-    if 0 < largest <= 1 or (largest <= _LARGEST_SCALED and images.min() < 0):
+    is_standardized = (
+        largest <= _LARGEST_SCALED and -_LARGEST_SCALED <= images.min() < 0
+    )
+    if 0 < largest <= 1 or is_standardized:
         raise ValueError(
             "`x` must be raw pixels in [0, 255], because the model scales "
             "them itself. Received: floats that are scaled already, the "
