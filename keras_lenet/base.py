@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lenet import compiled, saving, validation
+from keras_lenet.callbacks import check_order
 from keras_lenet.datasets import dataset_from_arrays
 from keras_lenet.layer_record import LayerRecord
 from keras_lenet.presets import write_preset
@@ -147,11 +148,16 @@ class BaseModel(keras.Model):
         arguments = _bind(super().fit, args, kwargs)
         if self._has_keras_loss():
             validation.check_compiled_loss(self)
-        self._check_arrays(arguments)
+        self.check_arrays(arguments)
         validation_data = arguments.get("validation_data")
+        check_order(
+            arguments.get("callbacks"),
+            validates=validation_data is not None
+            or bool(arguments.get("validation_split")),
+        )
         if isinstance(validation_data, (tuple, list)):
             try:
-                self._check_arrays(_named(validation_data))
+                self.check_arrays(_named(validation_data))
             except ValueError as error:
                 raise ValueError(f"`validation_data`: {error}") from None
         with self._checking_batches(arguments.get("x")):
@@ -175,7 +181,7 @@ class BaseModel(keras.Model):
         arguments = _bind(super().evaluate, args, kwargs)
         if self._has_keras_loss():
             validation.check_compiled_loss(self)
-        self._check_arrays(arguments)
+        self.check_arrays(arguments)
         with (
             self._checking_batches(arguments.get("x")),
             self._in_steps_asked_for(),
@@ -187,7 +193,7 @@ class BaseModel(keras.Model):
     @_documented_as(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         arguments = _bind(super().predict, args, kwargs)
-        self._check_arrays(arguments, targets=False)
+        self.check_arrays(arguments, targets=False)
         with (
             self._checking_batches(arguments.get("x"), targets=False),
             self._in_steps_asked_for(),
@@ -199,26 +205,34 @@ class BaseModel(keras.Model):
     @_documented_as(keras.Model.train_on_batch)
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         arguments = _bind(super().train_on_batch, args, kwargs)
-        self._check_arrays(arguments)
+        self.check_arrays(arguments)
         with self._checking_batches(arguments["x"]):
             return super().train_on_batch(**arguments)
 
     @_documented_as(keras.Model.test_on_batch)
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         arguments = _bind(super().test_on_batch, args, kwargs)
-        self._check_arrays(arguments)
+        self.check_arrays(arguments)
         with self._checking_batches(arguments["x"]):
             return super().test_on_batch(**arguments)
 
     @_documented_as(keras.Model.predict_on_batch)
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         arguments = _bind(super().predict_on_batch, args, kwargs)
-        self._check_arrays(arguments, targets=False)
+        self.check_arrays(arguments, targets=False)
         with self._checking_batches(arguments["x"], targets=False):
             return super().predict_on_batch(**arguments)
 
-    def _check_arrays(self, data: dict[str, Any], targets: bool = True) -> None:
-        """Checks images and labels that are arrays, all of them at once."""
+    def check_arrays(self, data: dict[str, Any], targets: bool = True) -> None:
+        """Checks images and labels that are arrays, all of them at once.
+
+        Args:
+            data: Dict with `"x"` and `"y"`. What is no array is not checked.
+            targets: Boolean. Whether to check labels. Defaults to `True`.
+
+        Raises:
+            ValueError: If `fit` would refuse them.
+        """
         x, y = data.get("x"), data.get("y")
         if not validation.is_arrays(x):
             return
@@ -298,7 +312,9 @@ class BaseModel(keras.Model):
                 over a path: a folder called `mnist` is `"./mnist"`.
             **kwargs: Arguments of the model, in place of the preset's. With
                 another `num_classes` the `output` layer of a `LeNet5` starts
-                anew, on top of the trained others.
+                again, on top of the trained others. With `input_shape` for
+                colour, the weights for grey images are spread over the
+                channels, and the reverse.
 
         Returns:
             A model of this class, not compiled.
@@ -307,8 +323,8 @@ class BaseModel(keras.Model):
 
         Raises:
             ValueError: When there is no such preset, it is one of another
-                class, an argument is not of the form above, or `input_shape`
-                has another number of channels.
+                class, an argument is not of the form above, or neither the
+                weights nor `input_shape` are for grey images.
             keras_lenet.files.FileFormatError: When the preset is damaged, or
                 something else. It is a `ValueError`.
 

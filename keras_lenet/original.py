@@ -1,5 +1,6 @@
 """LeNet-5 as the 1998 paper describes it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -78,7 +79,8 @@ class UniformByFanIn(keras.initializers.Initializer):
 
     Args:
         fan_in: Integer, or sequence of integers along the last axis.
-        seed: Integer. By default another one each time.
+        seed: Integer or `keras.random.SeedGenerator`. By default another one
+            each time.
 
     Example:
 
@@ -89,10 +91,14 @@ class UniformByFanIn(keras.initializers.Initializer):
     True
     """
 
-    def __init__(
-        self, fan_in: int | list[int], seed: int | None = None
-    ) -> None:
-        self.fan_in = fan_in
+    def __init__(self, fan_in: int | Sequence[int], seed: Any = None) -> None:
+        sizes = np.atleast_1d(np.asarray(fan_in, "object"))
+        if sizes.ndim != 1 or not all(map(is_positive_integer, sizes)):
+            raise ValueError(
+                "`fan_in` must be a positive integer, or a sequence of them. "
+                f"Received: fan_in={fan_in!r}"
+            )
+        self.fan_in = np.asarray(fan_in).tolist()
         self.seed = seed
         self._uniform = keras.initializers.RandomUniform(-1, 1, seed=seed)
 
@@ -102,7 +108,40 @@ class UniformByFanIn(keras.initializers.Initializer):
         return drawn * ops.cast(scale, drawn.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {"fan_in": self.fan_in, "seed": self.seed}
+        seed = self._uniform.get_config()["seed"]
+        return {"fan_in": self.fan_in, "seed": seed}
+
+
+def one_hot_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Returns integer labels as one-hot vectors, of the form of predictions.
+
+    Args:
+        y_true: Labels of shape `(batch, d0, ..., dN)` or
+            `(batch, d0, ..., dN, 1)`.
+        y_pred: Predictions of shape `(batch, d0, ..., dN, num_classes)`.
+
+    Returns:
+        Tensor of the shape and dtype of `y_pred`.
+
+    Raises:
+        ValueError: When the shapes are not of the form above.
+    """
+    labels = y_true
+    if len(labels.shape) == len(y_pred.shape) and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    if len(labels.shape) != len(y_pred.shape) - 1 or any(
+        size != expected and None not in (size, expected)
+        for size, expected in zip(labels.shape, y_pred.shape[:-1], strict=True)
+    ):
+        raise ValueError(
+            "`y_true` must be integer labels of the shape of `y_pred` without "
+            "its last axis, or with one of size 1. "
+            f"Received: y_true of shape {tuple(y_true.shape)}, y_pred of "
+            f"shape {tuple(y_pred.shape)}"
+        )
+    return ops.one_hot(
+        ops.cast(labels, "int32"), y_pred.shape[-1], dtype=y_pred.dtype
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
@@ -120,11 +159,13 @@ class DistanceLoss(keras.losses.Loss):
         **kwargs: `name`, `reduction` and `dtype`, as for any Keras loss.
 
     Call arguments:
-        y_true: Integers of shape `(batch,)` or `(batch, 1)`.
+        y_true: Integers of shape `(batch,)` or `(batch, 1)`. For a map of
+            outputs `(batch, height, width)` or `(batch, height, width, 1)`.
         y_pred: Floats of shape `(batch, num_classes)`: distances, negative.
+            For a map of outputs `(batch, height, width, num_classes)`.
 
     Raises:
-        ValueError: When `rubbish` is not of the form above.
+        ValueError: When `rubbish` or a shape is not of the form above.
 
     Example:
 
@@ -154,12 +195,10 @@ class DistanceLoss(keras.losses.Loss):
                 "`rubbish` must be a number above 0, or None. "
                 f"Received: rubbish={rubbish!r}"
             )
-        self.rubbish = rubbish
+        self.rubbish = None if rubbish is None else float(rubbish)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-        right = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
-        loss = -ops.sum(right * y_pred, axis=-1)
+        loss = -ops.sum(one_hot_labels(y_true, y_pred) * y_pred, axis=-1)
         if self.rubbish is None:
             return loss
         # exp(-distance) underflows.
@@ -174,28 +213,28 @@ class DistanceLoss(keras.losses.Loss):
         """Returns the second derivatives of the loss by the features.
 
         Args:
-            y_true: Integers of shape `(batch,)`.
-            features: Tensor of shape `(batch, size)`, what the distances to
+            y_true: Integers of shape `(..., )`.
+            features: Tensor of shape `(..., size)`, what the distances to
                 `codes` are taken of.
             codes: Array of shape `(num_classes, size)`.
 
         Returns:
-            Tensor of shape `(batch, size)`: the diagonal, never negative.
+            Tensor of shape `(..., size)`: the diagonal, never negative.
         """
         if self.rubbish is None:
             return 2 * ops.ones_like(features)
         codes = ops.convert_to_tensor(codes, features.dtype)
-        apart = ops.expand_dims(features, 1) - codes
+        apart = ops.expand_dims(features, -2) - codes
         scores = -ops.sum(apart**2, axis=-1, keepdims=True)
-        rubbish = -self.rubbish * ops.ones_like(scores[:, :1])
-        shares = ops.softmax(ops.concatenate([scores, rubbish], 1), axis=1)
-        shares = shares[:, :-1]
+        rubbish = -self.rubbish * ops.ones_like(scores[..., :1, :])
+        shares = ops.softmax(ops.concatenate([scores, rubbish], -2), axis=-2)
+        shares = shares[..., :-1, :]
         # The distances' own, 2, as far as it is no rubbish, and how gradients
         # differ between classes.
         slopes = 2 * apart
-        mean = ops.sum(shares * slopes, axis=1)
-        spread = ops.sum(shares * slopes**2, axis=1) - mean**2
-        return 2 * (1 - ops.sum(shares, axis=1)) + spread
+        mean = ops.sum(shares * slopes, axis=-2)
+        spread = ops.sum(shares * slopes**2, axis=-2) - mean**2
+        return 2 * (1 - ops.sum(shares, axis=-2)) + spread
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rubbish": self.rubbish}

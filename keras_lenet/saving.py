@@ -20,6 +20,7 @@ from keras_lenet.files import (
     checked_entries,
     parsing,
 )
+from keras_lenet.layers import spread_channels
 from keras_lenet.presets import read_preset
 from keras_lenet.validation import checked_input_shape
 
@@ -158,14 +159,15 @@ def adapt(model: Any, **kwargs: Any) -> Any:
         model: A `LeNet5` or an `OriginalLeNet5`.
         **kwargs: Arguments of its class; the others are those of `model`.
             With another `num_classes` the `output` layer of a `LeNet5` starts
-            anew.
+            again. Between grey and colour images, the weights of the first
+            layer are spread over the channels, or summed.
 
     Returns:
         A model of the same class, not compiled.
 
     Raises:
-        ValueError: When the weights do not fit, since `input_shape` has
-            another number of channels, or as the class does.
+        ValueError: If neither the weights nor `input_shape` are for grey
+            images, or as the class does.
 
     Example:
 
@@ -194,16 +196,12 @@ def adapt(model: Any, **kwargs: Any) -> Any:
         weights = (
             model.get_layer(layer.name).get_weights() if layer.weights else []
         )
-        if [array.shape for array in weights] == [
-            tuple(weight.shape) for weight in layer.weights
-        ]:
+        if layer.name == "c1":
+            weights[0] = spread_channels(weights[0], adapted.input_shape[-1])
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        # With another number of classes, the last layer starts again.
+        if layer.name != "output" or shapes == [w.shape for w in weights]:
             layer.set_weights(weights)
-        elif layer.name != "output":
-            raise ValueError(
-                "`input_shape` must have as many channels as the weights are "
-                f"for, {model.input_shape[-1]}. "
-                f"Received: input_shape={adapted.input_shape[1:]}"
-            )
     return adapted
 
 

@@ -57,6 +57,28 @@ def test_the_temperature_is_where_the_crossentropy_is_smallest(generator):
 
 
 @once
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("of_labels", ["uint8", "int16", "uint64"])
+def test_probabilities_and_labels_may_be_of_any_precision(
+    dtype, of_labels, generator
+):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    dtype = bfloat16 if dtype == "bfloat16" else dtype
+    logits = generator.normal(0, 2, (2_000, 30))
+    probabilities, labels = softmax(logits), draw(generator, logits)
+    given = probabilities.astype(dtype), labels.astype(of_labels)
+    assert fit_temperature(*given) == pytest.approx(
+        fit_temperature(probabilities, labels), abs=0.01
+    )
+    assert expected_calibration_error(*given) == pytest.approx(
+        expected_calibration_error(probabilities, labels), abs=0.01
+    )
+    assert rejection_curve(*given)["error"][0] == pytest.approx(
+        rejection_curve(probabilities, labels)["error"][0], abs=0.01
+    )
+
+
+@once
 def test_perfect_predictions_and_zeros_have_a_temperature_too():
     assert fit_temperature(np.eye(3), [0, 1, 2]) == pytest.approx(0.01)
     assert fit_temperature(np.eye(3), [1, 2, 0]) == pytest.approx(100)

@@ -42,8 +42,8 @@ def assert_same_model(model, other, generator):
     )
     assert len(other.trainable_variables) == len(model.trainable_variables)
     np.testing.assert_allclose(
-        [float(loss) for loss in other.losses],
-        [float(loss) for loss in model.losses],
+        [keras.ops.convert_to_numpy(loss) for loss in other.losses],
+        [keras.ops.convert_to_numpy(loss) for loss in model.losses],
         rtol=1e-6,
     )
     assert [v.constraint is None for v in other.weights] == [

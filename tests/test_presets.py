@@ -100,7 +100,7 @@ def test_arguments_replace_those_of_the_preset(model, preset, generator):
 
 
 def test_other_channels_are_refused(preset):
-    with pytest.raises(ValueError, match=r"as many channels .*, 2\. Received"):
+    with pytest.raises(ValueError, match=r"`channels` must be 1.*channels=3"):
         LeNet5.from_preset(preset, input_shape=(28, 28, 3))
 
 
@@ -299,3 +299,21 @@ def test_a_registered_subclass_is_found_by_its_base(tmp_path):
     Registered().save_to_preset(tmp_path / "registered")
     loaded = LeNet5.from_preset(tmp_path / "registered")
     assert type(loaded) is Registered
+
+
+@pytest.mark.parametrize("kind", [LeNet5, OriginalLeNet5])
+def test_grey_weights_are_taken_to_colour_and_back(kind, generator):
+    grey = kind()
+    colour = adapt(grey, input_shape=(28, 28, 3))
+    images = generator.integers(0, 256, (3, 28, 28, 1)).astype("uint8")
+    expected = grey.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        colour.predict(np.repeat(images, 3, axis=-1), verbose=0),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    back = adapt(colour, input_shape=(28, 28, 1))
+    np.testing.assert_allclose(
+        back.predict(images, verbose=0), expected, rtol=1e-4, atol=1e-5
+    )

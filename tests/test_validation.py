@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from environment import BACKEND, needs_tensorflow
 
-from keras_lenet import LeNet5, OriginalLeNet5
+from keras_lenet import HeldOutEvaluation, LeNet5, OriginalLeNet5
 from keras_lenet.original import DistanceLoss
 
 
@@ -153,6 +153,16 @@ def test_scaled_pixels_are_refused_by_a_model_that_scales(
     assert still_works(model, data)
 
 
+def test_held_out_images_are_checked_before_the_first_step(model, data):
+    x, y = data
+    before = int(model.optimizer.iterations)
+    for images, labels in ((x / 255, y), (x[:, :20], y), (x, y + 10)):
+        held_out = HeldOutEvaluation((images, labels), freq=1)
+        with pytest.raises(ValueError, match=r"raw pixels|`x` must|`labels`"):
+            model.fit(x, y, callbacks=[held_out], verbose=0)
+    assert int(model.optimizer.iterations) == before
+
+
 def test_raw_pixels_are_refused_by_a_model_that_does_not_scale(generator):
     x = generator.integers(0, 256, (4, 32, 32, 1)).astype("uint8")
     model = LeNet5(include_preprocessing=False)
@@ -178,7 +188,10 @@ def test_pixels_that_may_be_raw_are_taken(model, data):
 @pytest.mark.parametrize(
     ("cut", "match"),
     [
-        (lambda x: x[0], r"batch, 28, 28, 1\).*batch axis: `x\[np.newaxis\]`"),
+        (
+            lambda x: x[0],
+            r"batch, 28, 28, 1\)\. Received: shape \(\d+, 28, 1\)",
+        ),
         (lambda x: x[:, 4:24, 4:24], r"Received: shape \(\d+, 20, 20, 1\)"),
         (lambda x: np.repeat(x, 3, axis=-1), r"shape \(\d+, 28, 28, 3\)"),
     ],
@@ -198,6 +211,12 @@ def test_images_of_another_shape_are_refused(cut, match, model, data):
     assert still_works(model, data)
 
 
+def test_one_image_is_told_to_need_a_batch_axis(model, data):
+    for image in (data[0][0], data[0][0, ..., 0]):
+        with pytest.raises(ValueError, match=r"axis: `x\[np.newaxis\]`"):
+            model.predict(image, verbose=0)
+
+
 def test_the_channel_axis_may_be_missing(model, data):
     x, _ = data
     np.testing.assert_allclose(
@@ -210,14 +229,14 @@ def test_the_channel_axis_may_be_missing(model, data):
 def test_a_call_of_ones_own_takes_any_images(generator):
     class Mine(LeNet5):
         def call(self, inputs, training=None):
-            return super().call(inputs[:, 2:30, 2:30] * 255.0)
+            return super().call(inputs * 255.0)
 
-    images = generator.random((2, 32, 32, 1), "float32")
+    images = generator.random((2, 28, 28, 1), "float32")
     model, other = Mine(), LeNet5()
     other.set_weights(model.get_weights())
     np.testing.assert_allclose(
         model.predict_on_batch(images),
-        other.predict_on_batch(images[:, 2:30, 2:30] * 255),
+        other.predict_on_batch(images * 255),
         atol=1e-5,
     )
 
