@@ -16,13 +16,13 @@ from twin import (
     table,
 )
 
-from keras_lenet import LeNet5, saving
+from keras_lenet import LeNet5, OriginalLeNet5, saving
 
 shared = SharedPair(compile_plainly)
 
 
 def is_ours(model):
-    return isinstance(model, LeNet5)
+    return isinstance(model, (LeNet5, OriginalLeNet5))
 
 
 def with_weights_of(copied, model):

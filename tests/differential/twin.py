@@ -222,30 +222,53 @@ def compare(
         state: Boolean. Whether weights and the optimizer's variables are
             compared after the scenario.
         eager_twin: Boolean. Whether a new twin is compiled with
-            `run_eagerly=True`, which takes less time for the same numbers.
+            `run_eagerly=True` on TensorFlow, which takes less time for the
+            same numbers.
         data: `Data`. By default 24 images.
         **arguments: Arguments of `make_pair`.
     """
     ours, twin = pair.reset() if pair else make_pair(**arguments)
-    if eager_twin and not pair and BACKEND != "torch":
+    if eager_twin and not pair and BACKEND == "tensorflow":
         _compile_eagerly(twin)
-    data = data or make_data()
-    if refusal is None:
-        expected = run(scenario, twin, data)
+    raised = True
+    try:
+        raised = compare_models(
+            scenario, ours, twin, data or make_data(), refusal, atol, state
+        )
+    finally:
+        if pair and raised:
+            pair.forget()
+
+
+def compare_models(
+    scenario,
+    ours,
+    twin,
+    data,
+    refusal=None,
+    atol=TOLERANCE,
+    state=True,
+):
+    """Does what `compare` does, with two models that are given.
+
+    Returns:
+        Whether an error was raised.
+    """
     received = run(scenario, ours, data)
-    if pair and (refusal or expected.error or received.error):
-        pair.forget()
     if refusal is not None:
         assert_refused(received, refusal)
-    elif expected.error is not None:
+        return True
+    expected = run(scenario, twin, data)
+    if expected.error is not None:
         assert_raises_like(received, expected.error)
-    else:
-        if received.error is not None:
-            raise received.error
-        assert_same(received.result, expected.result, atol)
-        assert received.warnings == expected.warnings
-        if state:
-            assert_same(state_of(ours), state_of(twin), atol, "state")
+        return True
+    if received.error is not None:
+        raise received.error
+    assert_same(received.result, expected.result, atol)
+    assert received.warnings == expected.warnings
+    if state:
+        assert_same(state_of(ours), state_of(twin), atol, "state")
+    return False
 
 
 def _compile_eagerly(model):
@@ -263,12 +286,14 @@ def _compile_eagerly(model):
 
 
 def assert_refused(received, message):
+    """Asserts that an outcome is a `ValueError` with a message."""
     assert received.error is not None, f"not refused: {received.result!r}"
     assert isinstance(received.error, ValueError), repr(received.error)
     assert re.search(message, str(received.error)), str(received.error)
 
 
 def assert_raises_like(received, error):
+    """Asserts that an outcome is an error of a kind, or a `ValueError`."""
     assert received.error is not None, (
         f"returned {received.result!r}, where plain Keras raises {error!r}"
     )
