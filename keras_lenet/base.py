@@ -4,79 +4,264 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TypeVar
 
 import keras
 import numpy as np
 
-from keras_lenet import compiled, saving
-from keras_lenet.datasets import check_targets, dataset_from_arrays
+from keras_lenet import compiled, saving, validation
+from keras_lenet.callbacks import check_order
+from keras_lenet.datasets import dataset_from_arrays
+from keras_lenet.layer_record import LayerRecord
 from keras_lenet.presets import write_preset
+
+Tensor = Any
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _DATA = ("x", "y", "sample_weight")
 
 
-class BaseModel(keras.Model):
-    """A Keras model that is fast to train and comes with presets.
+def _documented_as(method: Any) -> Callable[[Method], Method]:
+    """Lets a method have the signature and docstring of Keras' own."""
+    return functools.wraps(method)  # type: ignore[return-value]
 
-    `fit` makes several steps in one compiled program, as many as no callback
-    notices (`keras_lenet.compiled`), where `trains_compiled` says that it
-    serves; else it is Keras'. On TensorFlow, NumPy arrays become datasets that
-    `tf.data` does not tune, for whose tuner the end of every pass would wait.
+
+class BaseModel(keras.Model):
+    """A Keras model that trains fast, checks its inputs and has presets.
+
+    `fit` runs several steps in one compiled program, as many as the callbacks
+    allow (`keras_lenet.compiled`), if `trains_compiled` says that this serves.
+    Otherwise it is Keras' `fit`. On TensorFlow, NumPy arrays become datasets
+    without `tf.data` autotuning, which delays the end of each epoch.
+
+    A subclass builds its layers with `LayerRecord.add` and ends `__init__`
+    with `_finish`.
     """
 
-    # What the user compiled with, while `fit` runs.
+    num_classes: int
+    include_preprocessing: bool
+    classifier_activation: Any
+
+    # The user's own `steps_per_execution`, while `fit` runs.
     _steps_asked_for: int | None = None
+    # Checks each batch, while data come in that are no arrays.
+    _check_batch: Callable[[Any], None] | None = None
+    # What `compile` received. On TensorFlow, Keras turns "auto" into `False`.
+    _jit_compile_asked_for: Any = "auto"
+    # Set once XLA turns out not to compile what the model is compiled with.
+    _left_to_keras = False
+
+    def _finish(self, record: LayerRecord, policy: Any) -> None:
+        record.finish()
+        self._record = record
+        self.dtype_policy = policy
+
+    def layers_unchanged(self, *names: str) -> bool:
+        """Returns whether layers compute what the class built them for.
+
+        Args:
+            *names: Names of layers. Defaults to all layers.
+        """
+        return self._record.is_unchanged(names)
+
+    def call(
+        self, inputs: Tensor, training: Any = None, mask: Any = None
+    ) -> Tensor:
+        validation.check_shape(self, inputs)
+        return super().call(inputs, training=training, mask=mask)
 
     def trains_compiled(self) -> bool:
-        """Returns whether several steps are made in one program."""
-        return compiled.can_train(self)
+        """Returns whether `fit` runs several steps in one program."""
+        return (
+            not self._left_to_keras
+            and not any(
+                map(
+                    self._is_replaced,
+                    ("__call__", "call", "train_step", "compute_metrics"),
+                )
+            )
+            and compiled.can_train(self)
+        )
 
-    def check_arguments(self, arguments: dict[str, Any]) -> None:
-        """Refuses what Keras would train on without a word."""
-        if self.compiled:
-            check_targets(self, arguments.get("y"))
+    def leave_to_keras(self) -> Callable[..., Any]:
+        """Lets Keras train until the model is compiled again.
 
-    def make_train_function(self, force: bool = False) -> Any:
-        if not self.trains_compiled():
-            return super().make_train_function(force)
-        if self.train_function is None or force:
+        Returns:
+            Keras' own training function.
+        """
+        self._left_to_keras = True
+        self.make_train_function(force=True)
+        return self.train_function  # type: ignore[no-any-return]
+
+    def _is_replaced(self, name: str) -> bool:
+        """Returns whether a method is the user's own."""
+        method = getattr(self, name)
+        module = getattr(method, "__module__", None) or ""
+        return module.split(".")[0] not in ("keras", "keras_lenet")
+
+    @_documented_as(keras.Model.compile)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        arguments = _bind(super().compile, args, kwargs)
+        self._jit_compile_asked_for = arguments.get("jit_compile", "auto")
+        self._left_to_keras = False
+        super().compile(*args, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = super().get_compile_config()
+        if config:
+            config["jit_compile"] = self._jit_compile_asked_for
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras does not call a `compile` that is overridden, unless this
+        # method is too.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force: bool = False) -> None:
+        if self.train_function is not None and not force:
+            return
+        if self.trains_compiled():
             self.train_function: Any = compiled.train_function(self)
-        return self.train_function
+            return
+        super().make_train_function(force)
+        self.train_function = compiled.with_checks(self, self.train_function)
 
-    @functools.wraps(keras.Model.fit)
+    def make_test_function(self, force: bool = False) -> None:
+        if self.test_function is not None and not force:
+            return
+        super().make_test_function(force)
+        self.test_function: Any = compiled.with_checks(self, self.test_function)
+
+    def make_predict_function(self, force: bool = False) -> None:
+        if self.predict_function is not None and not force:
+            return
+        super().make_predict_function(force)
+        self.predict_function: Any = compiled.with_checks(
+            self, self.predict_function
+        )
+
+    @_documented_as(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         arguments = _bind(super().fit, args, kwargs)
-        self.check_arguments(arguments)
-        if self._may_replace_arrays():
-            arguments = _replace_arrays_of_fit(arguments)
-        steps = self._steps_asked_for = self.steps_per_execution
-        if steps == 1 and self.trains_compiled():
-            steps = compiled.choose_steps(**arguments)
-        try:
-            with compiled.steps_per_execution(self, steps):
-                return super().fit(**arguments)
-        finally:
-            self._steps_asked_for = None
+        if self._has_keras_loss():
+            validation.check_compiled_loss(self)
+        self.check_arrays(arguments)
+        validation_data = arguments.get("validation_data")
+        check_order(
+            arguments.get("callbacks"),
+            validates=validation_data is not None
+            or bool(arguments.get("validation_split")),
+        )
+        if isinstance(validation_data, (tuple, list)):
+            try:
+                self.check_arrays(_named(validation_data))
+            except ValueError as error:
+                raise ValueError(f"`validation_data`: {error}") from None
+        with self._checking_batches(arguments.get("x")):
+            if self._may_replace_arrays():
+                arguments = _replace_arrays_of_fit(arguments)
+            steps = self._steps_asked_for = self.steps_per_execution
+            if steps == 1 and self.trains_compiled():
+                steps = compiled.choose_steps(**arguments)
+            try:
+                with compiled.steps_per_execution(self, steps):
+                    return super().fit(**arguments)
+            finally:
+                self._steps_asked_for = None
 
+    @_documented_as(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("_use_cached_eval_dataset"):
-            # Called by `fit`, with an iterator made for its steps.
-            return super().evaluate(*args, **kwargs)
+            # `fit` calls this, with an iterator made for its steps.
+            with self._checking_batches(kwargs.get("x")):
+                return super().evaluate(*args, **kwargs)
         arguments = _bind(super().evaluate, args, kwargs)
-        self.check_arguments(arguments)
-        if self._may_replace_arrays():
-            arguments = _replace_arrays(arguments)
-        with self._in_steps_asked_for():
+        if self._has_keras_loss():
+            validation.check_compiled_loss(self)
+        self.check_arrays(arguments)
+        with (
+            self._checking_batches(arguments.get("x")),
+            self._in_steps_asked_for(),
+        ):
+            if self._may_replace_arrays():
+                arguments = _replace_arrays(arguments)
             return super().evaluate(**arguments)
 
+    @_documented_as(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         arguments = _bind(super().predict, args, kwargs)
-        if self._may_replace_arrays():
-            arguments = _replace_arrays(arguments)
-        with self._in_steps_asked_for():
+        self.check_arrays(arguments, targets=False)
+        with (
+            self._checking_batches(arguments.get("x"), targets=False),
+            self._in_steps_asked_for(),
+        ):
+            if self._may_replace_arrays():
+                arguments = _replace_arrays(arguments)
             return super().predict(**arguments)
+
+    @_documented_as(keras.Model.train_on_batch)
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = _bind(super().train_on_batch, args, kwargs)
+        self.check_arrays(arguments)
+        with self._checking_batches(arguments["x"]):
+            return super().train_on_batch(**arguments)
+
+    @_documented_as(keras.Model.test_on_batch)
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = _bind(super().test_on_batch, args, kwargs)
+        self.check_arrays(arguments)
+        with self._checking_batches(arguments["x"]):
+            return super().test_on_batch(**arguments)
+
+    @_documented_as(keras.Model.predict_on_batch)
+    def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = _bind(super().predict_on_batch, args, kwargs)
+        self.check_arrays(arguments, targets=False)
+        with self._checking_batches(arguments["x"], targets=False):
+            return super().predict_on_batch(**arguments)
+
+    def check_arrays(self, data: dict[str, Any], targets: bool = True) -> None:
+        """Checks images and labels that are arrays, all of them at once.
+
+        Args:
+            data: Dict with `"x"` and `"y"`. What is no array is not checked.
+            targets: Boolean. Whether to check labels. Defaults to `True`.
+
+        Raises:
+            ValueError: If `fit` would refuse them.
+        """
+        x, y = data.get("x"), data.get("y")
+        if not validation.is_arrays(x):
+            return
+        if not self._is_replaced("call"):
+            validation.check_shape(self, x)
+            validation.check_pixels(self, x)
+        validation.check_lengths(x, y)
+        if targets and self._has_keras_loss():
+            validation.check_targets(self, y)
+
+    def _has_keras_loss(self) -> bool:
+        """Returns whether the loss that `compile` received is computed."""
+        return bool(self.compiled) and not self._is_replaced("compute_loss")
+
+    @contextlib.contextmanager
+    def _checking_batches(self, x: Any, targets: bool = True) -> Iterator[None]:
+        """Checks each batch that comes in, unless `x` is checked already."""
+        before = self._check_batch
+        self._check_batch = None
+        if not validation.is_arrays(x) and not hasattr(x, "is_checked"):
+            self._check_batch = validation.batch_check(
+                self,
+                images=not self._is_replaced("call"),
+                targets=targets and self._has_keras_loss(),
+            )
+        try:
+            yield
+        finally:
+            self._check_batch = before
 
     def _may_replace_arrays(self) -> bool:
         if keras.backend.backend() != "tensorflow":
@@ -84,9 +269,37 @@ class BaseModel(keras.Model):
         return bool(self.distribute_strategy.num_replicas_in_sync == 1)
 
     def _in_steps_asked_for(self) -> contextlib.AbstractContextManager[None]:
-        # A callback may call while `fit` makes more.
+        # A callback may call while `fit` runs with more.
         steps = self._steps_asked_for or self.steps_per_execution
         return compiled.steps_per_execution(self, steps)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "num_classes": self.num_classes,
+            "input_shape": self.input_shape[1:],
+            "include_preprocessing": self.include_preprocessing,
+        }
+        changed = self._record.changed_configs()
+        return {**config, "layer_configs": changed} if changed else config
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> Self:
+        # Keras would otherwise rebuild the graph of layers as a plain
+        # functional model.
+        dtype = keras.saving.deserialize_keras_object(
+            config.get("dtype"), custom_objects=custom_objects
+        )
+        scope: Any = contextlib.nullcontext()
+        if custom_objects:
+            # An empty scope would hide those of `load_model`.
+            scope = keras.saving.custom_object_scope(custom_objects)
+        with scope:
+            return cls(**{**config, "dtype": dtype})
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike[str], **kwargs: Any) -> Self:
@@ -99,7 +312,9 @@ class BaseModel(keras.Model):
                 over a path: a folder called `mnist` is `"./mnist"`.
             **kwargs: Arguments of the model, in place of the preset's. With
                 another `num_classes` the `output` layer of a `LeNet5` starts
-                anew, on top of the trained others.
+                again, on top of the trained others. With `input_shape` for
+                colour, the weights for grey images are spread over the
+                channels, and the reverse.
 
         Returns:
             A model of this class, not compiled.
@@ -108,8 +323,8 @@ class BaseModel(keras.Model):
 
         Raises:
             ValueError: When there is no such preset, it is one of another
-                class, an argument is not of the form above, or `input_shape`
-                has another number of channels.
+                class, an argument is not of the form above, or neither the
+                weights nor `input_shape` are for grey images.
             keras_lenet.files.FileFormatError: When the preset is damaged, or
                 something else. It is a `ValueError`.
 
@@ -119,13 +334,10 @@ class BaseModel(keras.Model):
         >>> model = LeNet5.from_preset("mnist")
         >>> letters = LeNet5.from_preset("mnist", num_classes=26)
         """
-        model = saving.load_preset(preset)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"`preset` must be one of a {cls.__name__}. Received: "
-                f"preset={os.fspath(preset)!r}, a {type(model).__name__}."
-            )
-        return saving.adapt(model, **kwargs) if kwargs else model
+        model: Self = saving.load_preset(preset, cls)
+        if kwargs:
+            model = saving.adapt(model, **kwargs)
+        return model
 
     def save_to_preset(
         self,
@@ -179,21 +391,26 @@ def _bind(
     return {**arguments, **arguments.pop("kwargs", {})}
 
 
+def _named(data: Any) -> dict[str, Any]:
+    """Returns images, labels and weights by name."""
+    parts = keras.utils.unpack_x_y_sample_weight(data)
+    return dict(zip(_DATA, parts, strict=True))
+
+
 def _replace_arrays_of_fit(arguments: dict[str, Any]) -> dict[str, Any]:
     """Does what `_replace_arrays` does, and for validation too."""
     if arguments.get("validation_split"):
         return arguments
     replaced = _replace_arrays(arguments, arguments.get("shuffle", True))
     if replaced is not arguments:
-        # Or Keras warns.
+        # Otherwise Keras warns that it cannot shuffle a dataset.
         replaced["shuffle"] = False
     validation = arguments.get("validation_data")
     if isinstance(validation, tuple):
         size = arguments.get("validation_batch_size") or arguments.get(
             "batch_size"
         )
-        data = keras.utils.unpack_x_y_sample_weight(validation)
-        given = {**dict(zip(_DATA, data, strict=True)), "batch_size": size}
+        given = {**_named(validation), "batch_size": size}
         dataset = _replace_arrays(given)
         replaced = {**replaced, "validation_batch_size": size}
         if dataset is not given:
@@ -238,6 +455,7 @@ def _replace_arrays(
     # `set_random_seed` seeds this one.
     seed = np.random.randint(2**32) if shuffle else 0  # noqa: NPY002
     dataset = dataset_from_arrays(tuple(arrays), size, seed, shuffle)
+    dataset.is_checked = True
     kept = {
         k: v for k, v in arguments.items() if k not in (*_DATA, "batch_size")
     }

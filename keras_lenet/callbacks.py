@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib
 import itertools
 import logging
 import math
@@ -19,16 +20,22 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_lenet import plots
+# Not `from keras_lenet`, which would import the models first.
+import keras_lenet.plots as plots
 from keras_lenet.datasets import (
     check_images_and_labels,
-    check_targets,
     is_positive_integer,
 )
 from keras_lenet.files import replacing
 from keras_lenet.optimizers import LevenbergMarquardt, diagonal_curvature
+from keras_lenet.validation import check_targets
 
 _numbers = itertools.count()
+
+# How many images of a dataset are drawn at most.
+_MOST_IMAGES = 16
+# As long as Keras' progress bar gets, with the codes of its colours.
+_BAR_WIDTH = 160
 
 Array = npt.NDArray[Any]
 Logs = dict[str, Any]
@@ -65,6 +72,20 @@ class PeriodicCallback(keras.callbacks.Callback):
         self.freq = freq if isinstance(freq, str) else int(freq)
         self.strict = strict
         self.instances[next(_numbers)] = self
+
+    @classmethod
+    def of_fit(cls, params: Any) -> list[Any]:
+        """Returns the callbacks of this class in the `fit` of `params`.
+
+        Keras gives one object of parameters to all callbacks of a `fit`.
+        """
+        if params is None:
+            return []
+        return [
+            callback
+            for _, callback in sorted(cls.instances.items())
+            if isinstance(callback, cls) and callback.params is params
+        ]
 
     def look(self, step: int, epoch: int) -> None:
         """Looks at `self.model` after `step` steps, in epoch `epoch`."""
@@ -171,9 +192,10 @@ class HeldOutEvaluation(PeriodicCallback):
 
     Args:
         data: What to evaluate on: a tuple `(x, y)` or `(x, y, sample_weight)`
-            of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`, list or
-            other collection of such tuples as batches; or a dict of names to
-            any of these.
+            of arrays, or a list of them, as for `validation_data` of `fit`; a
+            dataset that yields batches, e.g. a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a PyTorch `DataLoader`, a Grain dataset,
+            or a list of `(x, y)` tuples; or a dict of names to any of these.
         freq: Integer or `"epoch"`. How many training steps lie between two
             evaluations. Defaults to `100`.
         sample_size: Integer. How many samples to evaluate on, drawn anew for
@@ -267,6 +289,7 @@ class HeldOutEvaluation(PeriodicCallback):
         if isinstance(data, Mapping) and not data:
             raise ValueError("`data` must not be empty. Received: data={}")
         sets = data if isinstance(data, Mapping) else {"": data}
+        sets = {name: _as_keras_takes_it(value) for name, value in sets.items()}
         for name, value in sets.items():
             _check_held_out(f"data[{name!r}]" if name else "data", value)
             if sample_size is not None:
@@ -283,13 +306,25 @@ class HeldOutEvaluation(PeriodicCallback):
         self.history: dict[str, list[Any]] = {}
         self._sets = {
             f"val_{name}_" if name else "val_": (
-                keras.tree.map_structure(np.asarray, value)
+                keras.tree.map_structure(_as_array, value)
                 if isinstance(value, tuple)
                 else value
             )
             for name, value in sets.items()
         }
         self._in_epoch = False
+
+    def gives(self, name: str) -> bool:
+        """Returns whether a value of the logs is from this evaluation."""
+        return name.startswith(tuple(self._sets))
+
+    @property
+    def comes_later(self) -> bool:
+        """Whether its values are not in the logs yet, at the end of an epoch.
+
+        They reach only the callbacks that follow in the list.
+        """
+        return self._in_epoch
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
@@ -303,7 +338,7 @@ class HeldOutEvaluation(PeriodicCallback):
             self._next_step = 0
         for data in self._sets.values():
             if isinstance(data, tuple):
-                check_targets(self.model, data[1])
+                _check_for_model(self.model, *data[:2])
 
     def get_state(self) -> dict[str, Any]:
         return {
@@ -366,7 +401,13 @@ class HeldOutEvaluation(PeriodicCallback):
         if not is_first_process():
             return
         if self.verbose:
-            _print_line(row)
+            print_line(
+                _as_text(row),
+                # Keras draws it when the first steps have been made.
+                shows_progress_bar(self)
+                and self._in_epoch
+                and max(self._ended) >= 0,
+            )
         if self.filename is not None:
             self._write(self.filename)
 
@@ -413,7 +454,7 @@ class HeldOutEvaluation(PeriodicCallback):
                 arrays = (
                     (x, y) if sample_weight is None else (x, y, sample_weight)
                 )
-                yield keras.tree.map_structure(np.asarray, arrays)
+                yield keras.tree.map_structure(_as_array, arrays)
             return
         count = _length(data)
         order = None
@@ -447,24 +488,29 @@ class SamplePredictions(PeriodicCallback):
 
     Args:
         images: Array of shape `(n, height, width, channels)`, 1 channel
-            (grey) or 3 (colour), or `(n, height, width)`; uint8 in [0, 255]
-            or floats in [0, 1], whichever the model takes.
-        labels: Array of integers of shape `(n,)`, the actual classes.
+            (grey) or 3 (colour), or `(n, height, width)`; uint8 or floats in
+            [0, 255], or floats in [0, 1], whichever the model takes. Or a
+            dataset that yields batches of images and labels, e.g. of
+            `keras.utils.image_dataset_from_directory`, without `labels`. The
+            first 16 images of its first batch are drawn.
+        labels: Array of integers of shape `(n,)`, the actual classes. A
+            dataset may have one-hot labels too.
         freq: Integer or `"epoch"`. How many training steps lie between two
             pictures. Defaults to `"epoch"`.
         filepath: Template of the path to write to, with `{step}`, the number
             of steps made, and `{epoch}`, counted from 1, as fields. The suffix
             is that of any format of Matplotlib. Folders are made; files
-            replaced. Defaults to `"predictions-{step:06d}.png"`.
+            replaced. `None` writes no file and displays the pictures in the
+            notebook that runs. Defaults to `"predictions-{step:06d}.png"`.
         class_names: Sequence of strings, the names of the classes from 0 on.
-            By default their numbers.
+            By default the `class_names` of the dataset, or their numbers.
         strict: Boolean. Whether a picture that cannot be drawn or written ends
             the training. By default training goes on, with one warning.
 
     Raises:
         ValueError: When an argument is not of the form above, `images` and
-            `labels` have different lengths or are empty, or a label has no
-            name.
+            `labels` have different lengths or are empty, a label has no name,
+            or `filepath` is `None` and no notebook runs.
 
     Example:
 
@@ -479,34 +525,33 @@ class SamplePredictions(PeriodicCallback):
 
     def __init__(
         self,
-        images: npt.ArrayLike,
-        labels: npt.ArrayLike,
+        images: Any,
+        labels: npt.ArrayLike | None = None,
         freq: int | str = "epoch",
-        filepath: str | os.PathLike[str] = "predictions-{step:06d}.png",
+        filepath: str | os.PathLike[str] | None = "predictions-{step:06d}.png",
         class_names: Sequence[str] | None = None,
         strict: bool = False,
     ) -> None:
         super().__init__(freq, strict)
-        self.images, self.labels = check_images_and_labels(
+        if labels is None:
+            if class_names is None:
+                class_names = getattr(images, "class_names", None)
+            images, labels = _first_images(images)
+        self.images, self.labels = _checked_for_drawing(
             images, labels, None if class_names is None else len(class_names)
         )
-        if self.images.shape[-1] not in (1, 3):
-            raise ValueError(
-                "`images` must have 1 or 3 channels. Received: images of "
-                f"shape {self.images.shape}."
-            )
-        self.filepath = os.fspath(filepath)
-        try:
-            self.filepath.format(step=0, epoch=1)
-        except (AttributeError, LookupError, ValueError) as error:
-            raise ValueError(
-                "`filepath` must be a template with the fields {step} and "
-                f"{{epoch}} at most. Received: filepath={self.filepath!r}"
-            ) from error
+        self.filepath = None if filepath is None else os.fspath(filepath)
+        if self.filepath is None:
+            if not _in_notebook():
+                raise ValueError(
+                    "`filepath` must be given where no notebook runs, which "
+                    "could display the pictures. Received: filepath=None"
+                )
+        else:
+            _check_template(self.filepath)
         self.class_names = class_names
 
     def look(self, step: int, epoch: int) -> None:
-        path = Path(self.filepath.format(step=step, epoch=epoch + 1))
         model = self.model
         with _undisturbed(model):
             # It may be more: what every device gave for the whole batch.
@@ -517,9 +562,13 @@ class SamplePredictions(PeriodicCallback):
         )
         if not is_first_process():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        if self.filepath is None:
+            importlib.import_module("IPython.display").display(figure)
+        else:
+            path = Path(self.filepath.format(step=step, epoch=epoch + 1))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, dpi=150)
         # Or it waits for the garbage collector, as its parts know each other.
         figure.clear()
 
@@ -604,6 +653,57 @@ class CurvatureEstimation(PeriodicCallback):
             variable.assign(curvature)
 
 
+def _check_for_model(model: Any, x: Any, y: Any) -> None:
+    """Checks arrays as `fit` of a model does, before the first step."""
+    if hasattr(model, "check_arrays"):
+        model.check_arrays({"x": x, "y": y})
+    else:
+        check_targets(model, y)
+
+
+def check_order(callbacks: Any, validates: bool) -> None:
+    """Checks that no callback monitors what only a later one evaluates.
+
+    Args:
+        callbacks: As given to `fit`.
+        validates: Boolean. Whether `fit` has validation data of its own, so
+            that all callbacks get its values.
+
+    Raises:
+        ValueError: When one does.
+    """
+    listed = keras.tree.flatten(callbacks or [])
+    for index, callback in enumerate(listed):
+        monitor = getattr(callback, "monitor", None)
+        if (
+            validates
+            or not isinstance(monitor, str)
+            # `ModelCheckpoint` of every epoch monitors nothing.
+            or not getattr(callback, "save_best_only", True)
+            or any(_may_give(other, monitor) for other in listed[:index])
+        ):
+            continue
+        for other in listed[index + 1 :]:
+            if isinstance(other, HeldOutEvaluation) and other.gives(monitor):
+                name = type(callback).__name__
+                raise ValueError(
+                    f"`HeldOutEvaluation` must come before `{name}` in "
+                    f"`callbacks`, which monitors one of its values. Received: "
+                    f"callbacks={[type(c).__name__ for c in listed]}, "
+                    f"monitor={monitor!r}"
+                )
+
+
+def _may_give(callback: Any, name: str) -> bool:
+    """Returns whether a callback may put a value into the logs."""
+    if isinstance(callback, HeldOutEvaluation):
+        return callback.gives(name)
+    # A callback of the user's may.
+    return isinstance(callback, keras.callbacks.LambdaCallback) or type(
+        callback
+    ).__module__.partition(".")[0] not in ("keras", "keras_lenet")
+
+
 def check_file(path: Path, name: str, suffix: str = "") -> None:
     """Checks that a file can be written before it has to be.
 
@@ -637,6 +737,27 @@ def warn(what: str, error: Exception) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+def shows_progress_bar(callback: keras.callbacks.Callback) -> bool:
+    """Returns whether the `fit` of a callback draws Keras' progress bar."""
+    return (callback.params or {}).get("verbose") in (1, "auto")
+
+
+def print_line(text: str, has_bar: bool) -> None:
+    """Prints a line, above Keras' progress bar where there is one.
+
+    Args:
+        text: String.
+        has_bar: Boolean. Whether the current line has a progress bar.
+    """
+    if has_bar and sys.stdout.isatty():
+        # Make room below the bar, then insert a line, which moves it there.
+        text = f"\n\x1b[A\r\x1b[L{text}"
+    elif has_bar:
+        # A notebook has no cursor: write over the bar, which Keras draws again.
+        text = f"\r{text:{_BAR_WIDTH}}"
+    print(text, flush=True)
 
 
 def is_first_process() -> bool:
@@ -681,17 +802,15 @@ def _undisturbed(model: Any) -> Iterator[None]:
     """Puts the model's metrics and all random state back as they were."""
     variables = [*model.metrics_variables, *model.non_trainable_variables]
     values = values_of(variables)
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    # Building draws the seeds of initial weights, which training would do now.
-    built = model.built
     try:
-        with _undisturbed_torch(model):
+        # Building draws the seeds of initial weights from Python's generator,
+        # which training would do now.
+        with (
+            _same_random_state(python=model.built),
+            _inference_mode(model),
+        ):
             yield
     finally:
-        if built:
-            random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
         # Metrics that were built by this look have no value to get back.
         model.reset_metrics()
         assign(variables, values)
@@ -716,19 +835,36 @@ def _attach_jax_state(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed_torch(model: Any) -> Iterator[None]:
+def _same_random_state(python: bool = True) -> Iterator[None]:
+    """Puts the global random states back, that of Python if asked for."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    torch_state: Any = contextlib.nullcontext()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch_state = torch.random.fork_rng()
+    try:
+        with torch_state:
+            yield
+    finally:
+        if python:
+            random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _inference_mode(model: Any) -> Iterator[None]:
+    """Lets layers that ask PyTorch for their mode be told inference."""
     if keras.backend.backend() != "torch":
         yield
         return
-    import torch
-
     # `evaluate` of Keras sets the mode for layers that ask PyTorch for it, and
     # does not set it back; `test_on_batch` does neither.
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.random.fork_rng():
-            yield
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
@@ -767,20 +903,45 @@ def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
     return results
 
 
-def _print_line(row: dict[str, Any]) -> None:
-    text = " - ".join(
-        f"{key}: {value:.4f}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in row.items()
+def _as_text(row: dict[str, Any]) -> str:
+    """Returns the results of an evaluation as a line of 80 characters."""
+    step, *results = row.items()
+    return f"{step[0]} {step[1]}: " + ", ".join(
+        f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in results
     )
-    # On a terminal Keras' progress bar is in the way; it draws itself anew.
-    clear = "\r\x1b[K" if sys.stdout.isatty() else ""
-    print(f"{clear}{text}", flush=True)
+
+
+def _as_keras_takes_it(data: Any) -> Any:
+    """Returns `[x, y]` as a tuple, as `fit` does with `validation_data`.
+
+    A list of tuples or lists is a dataset of batches.
+    """
+    if isinstance(data, list) and not all(
+        isinstance(part, (list, tuple)) for part in data
+    ):
+        return tuple(data)
+    return data
+
+
+def _as_array(part: Any) -> Any:
+    # `np.asarray` does not take tensors that are on a GPU or have gradients.
+    if keras.ops.is_tensor(part):
+        return np.asarray(keras.ops.convert_to_numpy(part))
+    return None if part is None else np.asarray(part)
 
 
 def _as_iterable(data: Any) -> Iterable[Any]:
     if isinstance(data, keras.utils.PyDataset):
         return (data[index] for index in range(data.num_batches))
     return data  # type: ignore[no-any-return]
+
+
+def _is_dataset(data: Any) -> bool:
+    """Returns whether batches can be taken from it again and again."""
+    return isinstance(data, (Iterable, keras.utils.PyDataset)) and not (
+        isinstance(data, (Iterator, str, bytes)) or hasattr(data, "shape")
+    )
 
 
 def _check_held_out(name: str, data: Any) -> None:
@@ -798,17 +959,30 @@ def _check_held_out(name: str, data: Any) -> None:
                 f"shapes {shapes[:3]}."
             )
         for array in keras.tree.flatten(data):
-            _check_numbers(name, np.asarray(array))
+            _check_numbers(name, _as_array(array))
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise ValueError(
                 f"`{name}` must be finite. Received: a PyDataset without "
                 "`num_batches`."
             )
-    elif not isinstance(data, Iterable) or isinstance(data, Iterator):
+    elif hasattr(data, "shape"):
+        raise ValueError(
+            f"`{name}` must be (x, y) or (x, y, sample_weight). Received: one "
+            f"array of shape {tuple(data.shape)}."
+        )
+    elif not _is_dataset(data):
         raise ValueError(
             f"`{name}` must be arrays, or a dataset that can be gone through "
             f"many times. Received: {name}={data!r}"
+        )
+    elif any(
+        getattr(getattr(spec, "shape", None), "rank", None) == 0
+        for spec in keras.tree.flatten(getattr(data, "element_spec", ()))
+    ):
+        raise ValueError(
+            f"`{name}` must yield batches. Received: a dataset of single "
+            "samples. Use its `batch`."
         )
     elif hasattr(data, "cardinality") and int(data.cardinality()) == -1:
         raise ValueError(
@@ -829,6 +1003,71 @@ def _check_numbers(name: str, array: Array) -> None:
             f"`{name}` must have finite numbers. Received: {array[index]}, "
             f"first at index {index}."
         )
+
+
+def _first_images(dataset: Any) -> tuple[Array, Array]:
+    """Returns the first images of a dataset, and their classes."""
+    if not _is_dataset(dataset):
+        raise ValueError(
+            "`labels` must be given where `images` is no dataset. Received: "
+            f"labels=None, images of type {type(dataset).__name__}."
+        )
+    with _same_random_state():
+        batch = next(iter(_as_iterable(dataset)), None)
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if not all(len(getattr(part, "shape", ())) for part in (x, y)):
+        parts = keras.tree.flatten(batch)
+        raise ValueError(
+            "`images` must be a dataset of batches `(images, labels)`. "
+            "Received: a first batch of the shapes "
+            f"{[tuple(getattr(part, 'shape', ())) for part in parts]}."
+        )
+    images, labels = _as_array(x)[:_MOST_IMAGES], _as_array(y)[:_MOST_IMAGES]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(axis=1)
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
+        # `label_mode="binary"` gives floats.
+        labels = labels.astype("int64")
+    return images, labels
+
+
+def _checked_for_drawing(
+    images: Any, labels: Any, num_classes: int | None
+) -> tuple[Array, Array]:
+    """Returns what `check_images_and_labels` does, for floats to 255 too."""
+    if not isinstance(images, list):
+        images = _as_array(images)
+    raw = isinstance(images, np.ndarray) and plots.are_raw_floats(images)
+    if raw:
+        plots.check_pixels(images)
+    checked, labels = check_images_and_labels(
+        images / 255 if raw else images, labels, num_classes
+    )
+    if checked.shape[-1] not in (1, 3):
+        raise ValueError(
+            "`images` must have 1 or 3 channels. Received: images of "
+            f"shape {checked.shape}."
+        )
+    if raw:
+        checked = images.reshape(checked.shape).astype("float32")
+    return checked, labels
+
+
+def _check_template(filepath: str) -> None:
+    try:
+        filepath.format(step=0, epoch=1)
+    except (AttributeError, LookupError, ValueError) as error:
+        raise ValueError(
+            "`filepath` must be a template with the fields {step} and "
+            f"{{epoch}} at most. Received: filepath={filepath!r}"
+        ) from error
+
+
+def _in_notebook() -> bool:
+    """Returns whether IPython runs with a kernel, so that it shows images."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
 
 
 def _check_sample_size(sample_size: int, data: Any) -> None:

@@ -1,6 +1,7 @@
 """Callbacks that keep what a training has reached, whatever happens."""
 
 import contextlib
+import difflib
 import hashlib
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import math
 import os
 import platform
 import random
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,11 +23,14 @@ import numpy as np
 import keras_lenet
 from keras_lenet.callbacks import (
     Array,
+    HeldOutEvaluation,
     Logs,
     PeriodicCallback,
     assign,
     check_file,
     is_first_process,
+    print_line,
+    shows_progress_bar,
     values_of,
     warn,
 )
@@ -37,6 +42,31 @@ from keras_lenet.files import (
     replacing,
     write_arrays,
 )
+
+
+class OtherRunError(ValueError):
+    """Says that a file has the state of another run.
+
+    Attributes:
+        path: Path of the file.
+        differences: Dict of what differs, by name, to the value that was
+            saved and the value now.
+    """
+
+    def __init__(
+        self, path: Path, differences: dict[str, tuple[Any, Any]]
+    ) -> None:
+        lines = [
+            f"{name}: {saved!r} saved, {now!r} now"
+            for name, (saved, now) in differences.items()
+        ]
+        super().__init__(
+            f"{path}: expected the state of this training. Received: that of "
+            f"another, with {'; '.join(lines)}. Give another `filepath`, or "
+            "delete the file to start anew."
+        )
+        self.path = path
+        self.differences = differences
 
 
 class ResumableTraining(PeriodicCallback):
@@ -54,7 +84,7 @@ class ResumableTraining(PeriodicCallback):
     batch seen twice and none left out. Steps that were made before pass
     without training, so that progress bars and step counts are right. With
     any other data the state is saved between epochs, and an interrupted epoch
-    is made again.
+    is made again; data that shuffle by themselves start their order again.
 
     Put it last in the list of callbacks.
 
@@ -244,8 +274,8 @@ class ResumableTraining(PeriodicCallback):
         """Returns the callbacks whose state belongs to the training."""
         ours = [
             callback
-            for _, callback in sorted(self.instances.items())
-            if callback is not self and callback.params is self.params
+            for callback in PeriodicCallback.of_fit(self.params)
+            if callback is not self
         ]
         return [*ours, *(c for c in self.callbacks if c not in ours)]
 
@@ -410,10 +440,13 @@ class BestModelCheckpoint(keras.callbacks.Callback):
     Delete it to start anew.
 
     Args:
-        filepath: Path of the `.keras` file to save to.
+        filepath: Path of the `.keras` file to save to. It is no template: all
+            runs have one file. Braces that belong to its name are doubled,
+            `{{` and `}}`, as in `ModelCheckpoint`.
         monitor: String. The name of the value in the logs. Defaults to
             `"val_loss"`. `HeldOutEvaluation` earlier in the list gives those
-            of its last evaluation in the epoch.
+            of its last evaluation in the epoch. In epochs without the value
+            no model is saved; a warning says so once.
         mode: `"min"`, `"max"` or `"auto"`. What is better. `"auto"` knows that
             a loss or error should fall and an accuracy rise. Defaults to
             `"auto"`.
@@ -425,9 +458,10 @@ class BestModelCheckpoint(keras.callbacks.Callback):
         best: Float. The best value so far, or `None`.
 
     Raises:
-        ValueError: When an argument is not of the form above, `mode` is
-            `"auto"` and the name says nothing, or the file holds the best by
-            another value.
+        ValueError: When an argument is not of the form above, or `mode` is
+            `"auto"` and the name says nothing. In `fit`, when the file holds
+            the best by another value, or a model that this callback did not
+            write.
 
     A model with weights that are not finite is never saved.
 
@@ -449,7 +483,7 @@ class BestModelCheckpoint(keras.callbacks.Callback):
         strict: bool = False,
     ) -> None:
         super().__init__()
-        self.filepath = Path(filepath)
+        self.filepath = Path(_without_fields(filepath))
         check_file(self.filepath, "filepath", ".keras")
         if mode == "auto":
             mode = _direction(monitor)
@@ -464,15 +498,25 @@ class BestModelCheckpoint(keras.callbacks.Callback):
         self.verbose = verbose
         self.strict = strict
         self.best: float | None = None
-        self._warned = False
+        self._warned = self._missed = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._warned = False
+        self._warned = self._missed = False
         if not self.filepath.exists():
             self.best = None
             return
         with parsing(self.filepath, "a model saved by BestModelCheckpoint"):
             with zipfile.ZipFile(self.filepath) as archive:
+                names = archive.namelist()
+                if "config.json" in names and BEST_VALUE not in names:
+                    raise FileFormatError(
+                        self.filepath,
+                        "a model saved by",
+                        "BestModelCheckpoint",
+                        "a model without its value of "
+                        f"{self.monitor!r}, saved by something else",
+                        "Give another `filepath`, or move the file away.",
+                    )
                 found = json.loads(archive.read(BEST_VALUE))
             received = found["monitor"], found["mode"]
             if received != (self.monitor, self.mode):
@@ -486,8 +530,14 @@ class BestModelCheckpoint(keras.callbacks.Callback):
             self.best = float(found["best"])
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            if not self._missed:
+                self._missed = True
+                self._warn_of_missing_value(epoch, logs)
+            return
         try:
-            self._save_if_better(epoch, logs or {})
+            self._save_if_better(logs[self.monitor])
         except Exception as error:
             if self.strict:
                 raise
@@ -495,10 +545,8 @@ class BestModelCheckpoint(keras.callbacks.Callback):
                 self._warned = True
                 warn(f"BestModelCheckpoint failed in epoch {epoch + 1}", error)
 
-    def _save_if_better(self, epoch: int, logs: Logs) -> None:
-        if self.monitor not in logs:
-            return
-        value = float(logs[self.monitor])
+    def _save_if_better(self, value: Any) -> None:
+        value = float(value)
         self._check_finite([np.array(value)])
         sign = 1 if self.mode == "min" else -1
         if self.best is not None and not sign * value < sign * self.best:
@@ -516,7 +564,41 @@ class BestModelCheckpoint(keras.callbacks.Callback):
                 archive.writestr(BEST_VALUE, json.dumps(found))
         self.best = value
         if self.verbose:
-            print(f"{self.filepath}: saved, {self.monitor} is {value:.4f}")
+            print_line(
+                f"{self.filepath}: saved, {self.monitor} is {value:.4f}",
+                shows_progress_bar(self),
+            )
+
+    def _warn_of_missing_value(self, epoch: int, logs: Logs) -> None:
+        held_out = [
+            callback
+            for callback in HeldOutEvaluation.of_fit(self.params)
+            if callback.gives(self.monitor)
+        ]
+        closest = difflib.get_close_matches(self.monitor, logs, 1)
+        validated = any(name.startswith("val_") for name in logs)
+        advice = ""
+        if any(callback.comes_later for callback in held_out):
+            advice = (
+                " `HeldOutEvaluation` must come before `BestModelCheckpoint` "
+                "in `callbacks`."
+            )
+        elif self.monitor.startswith("val_") and not validated:
+            advice = (
+                " `HeldOutEvaluation` made no evaluation in this epoch, with "
+                f"freq={held_out[0].freq!r}."
+                if held_out
+                else " Give `validation_data` to `fit`, or put "
+                "`HeldOutEvaluation` before `BestModelCheckpoint`."
+            )
+        elif closest:
+            advice = f" Did you mean {closest[0]!r}?"
+        warnings.warn(
+            f"Can save best model only with {self.monitor} available. No "
+            f"model is saved in epoch {epoch + 1}. Available metrics are: "
+            f"{', '.join(logs)}.{advice}",
+            stacklevel=2,
+        )
 
     def _check_finite(self, values: list[Array]) -> None:
         if not all(np.isfinite(value).all() for value in values):
@@ -535,6 +617,19 @@ def alone() -> Iterator[None]:
         yield
     finally:
         keras.distribution.set_distribution(distribution)
+
+
+def _without_fields(filepath: str | os.PathLike[str]) -> str:
+    """Returns a path with its doubled braces made single."""
+    try:
+        return os.fspath(filepath).format()
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            "`filepath` of `BestModelCheckpoint` must be one file, which holds "
+            f"the best model of all runs. Received: filepath={filepath!r}. "
+            "Use `keras.callbacks.ModelCheckpoint` for a file for each epoch. "
+            "Double braces that belong to the name: '{{' and '}}'."
+        ) from error
 
 
 def _direction(monitor: str) -> str:
@@ -743,17 +838,13 @@ def _check_fingerprint(
     path: Path, state: dict[str, Any], now: dict[str, Any]
 ) -> None:
     saved = state["fingerprint"]
-    lines = [
-        f"{name}: {saved.get(name)!r} saved, {now.get(name)!r} now"
+    differences = {
+        name: (saved.get(name), now.get(name))
         for name in {**saved, **now}
         if saved.get(name) != now.get(name)
-    ]
-    if lines:
-        raise ValueError(
-            f"{path}: expected the state of this training. Received: that of "
-            f"another, with {'; '.join(lines)}. Give another `filepath`, or "
-            "delete the file to start anew."
-        )
+    }
+    if differences:
+        raise OtherRunError(path, differences)
 
 
 def _sha256(array: Array) -> str:

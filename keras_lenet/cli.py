@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 import json
+import logging
 import math
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,24 @@ if TYPE_CHECKING:
     from keras_lenet.models import LeNet5
 
 _BACKENDS = ("tensorflow", "jax", "torch")
+# Information, how absl logs, and that there is no library of CUDA (303).
+_START_UP_LINES = (
+    r"I\d{4} |WARNING: All log messages before absl::InitializeLog|"
+    r"E\d{4} .*failed call to cuInit: .*\(303\)"
+)
+# Which options decide what is described in a saved state.
+_DECIDED_BY = {
+    "steps_per_epoch": "--steps",
+    "callbacks.": "--eval-every",
+    "data.batch_size": "--batch-size",
+    "data.seed": "--seed",
+    "data.augment": "--recipe",
+    "compile.": "--recipe",
+    # The recipe of the original model has an order of its own.
+    "data.arrays": "--dataset or --model",
+    "data.shuffle": "--dataset or --model",
+    "model.": "--dataset or --model",
+}
 # How many passes through the images a recipe makes.
 _PASSES = {"accurate": 90, "paper": 20}
 
@@ -52,9 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.backend:
         os.environ["KERAS_BACKEND"] = arguments.backend
-    # TensorFlow's native notes on how it was built.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        _import_keras(arguments)
         arguments.run(arguments)
     except (ImportError, OSError, ValueError) as error:
         message = " ".join(str(error).split())
@@ -67,6 +86,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nkeras-lenet: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def _import_keras(arguments: argparse.Namespace) -> None:
+    """Imports Keras, and TensorFlow where it is used, quietly."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with _without_start_up_lines():
+        import keras
+
+        from keras_lenet.datasets import NAMES
+
+        data = getattr(arguments, "dataset", "digits")
+        uses_tensorflow = (
+            keras.backend.backend() == "tensorflow"
+            or arguments.run is train
+            or (data in NAMES and data != "digits")
+        )
+        # Where it is missing, the data say so.
+        with contextlib.suppress(ImportError):
+            if uses_tensorflow:
+                import tensorflow as tf
+
+                tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _without_start_up_lines() -> Iterator[None]:
+    """Drops the lines that TensorFlow prints whenever it starts.
+
+    Its C++ code writes them to stderr before it reads any setting. A process
+    of its own drops them, so that all other lines arrive even if this process
+    crashes.
+    """
+    code = (
+        "import re, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "for line in sys.stdin.buffer:\n"
+        "    if not re.match(sys.argv[1].encode(), line):\n"
+        "        sys.stderr.buffer.write(line)\n"
+        "        sys.stderr.buffer.flush()\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, _START_UP_LINES]
+    stderr = os.dup(2)
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as filter_:
+        pipe: Any = filter_.stdin
+        os.dup2(pipe.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class _Interrupted(Exception):
@@ -125,8 +197,19 @@ def train(arguments: argparse.Namespace) -> None:
         state.unlink()
 
     keras.utils.set_random_seed(arguments.seed)
-    data = datasets.load_data(arguments.dataset, arguments.data_dir)
+    data = _load_data(arguments)
     (x_train, y_train), (x_test, y_test) = data
+    if max(x_train.shape[1:3]) > 32:
+        raise ValueError(
+            "`--dataset` must have images of at most 32x32 pixels. Received: "
+            f"{arguments.dataset}, with images of "
+            f"{_shape_text(x_train.shape[1:])}."
+        )
+    if arguments.batch_size > len(x_train):
+        raise ValueError(
+            "`--batch-size` must be at most the number of training images, "
+            f"{len(x_train)}. Received: --batch-size {arguments.batch_size}."
+        )
     form: dict[str, Any] = {
         "num_classes": len(data.class_names),
         "input_shape": x_train.shape[1:],
@@ -135,8 +218,15 @@ def train(arguments: argparse.Namespace) -> None:
         start = _load_model(arguments.start_from)
         if not isinstance(start, models.LeNet5):
             raise ValueError(
-                "`--start-from` must be a LeNet5. "
-                f"Received: {arguments.start_from}, a {type(start).__name__}."
+                "`--start-from` must be a LeNet5. Received: "
+                f"{arguments.start_from}, of class {type(start).__name__}."
+            )
+        if start.input_shape[-1] != x_train.shape[-1]:
+            raise ValueError(
+                "`--start-from` must be a model for images with as many "
+                f"channels as those of --dataset, {x_train.shape[-1]}. "
+                f"Received: {arguments.start_from}, for "
+                f"{start.input_shape[-1]}."
             )
         model = saving.adapt(
             start,
@@ -204,6 +294,10 @@ def train(arguments: argparse.Namespace) -> None:
     freq = arguments.eval_every * math.ceil(100 / arguments.eval_every)
     resumable = checkpoints.ResumableTraining(state, batches, freq=freq)
     together = [held_out, pictures, resumable]
+    # Without a terminal, the lines of the evaluations are enough.
+    has_bar = first and sys.stdout.isatty()
+    if has_bar:
+        together.append(_progress_bar())
     if by_paper:
         together.insert(
             0,
@@ -222,9 +316,15 @@ def train(arguments: argparse.Namespace) -> None:
                 steps_per_epoch=arguments.steps,
                 callbacks=together,
                 shuffle=False,
-                # Without a terminal, a bar that moves fills the log.
-                verbose=(1 if sys.stdout.isatty() else 2) if first else 0,
+                verbose=int(has_bar),
             )
+        except checkpoints.OtherRunError as error:
+            raise ValueError(
+                f"{state}: expected the state of this run. Received: that of a "
+                f"run with another {_describe_differences(error.differences)}. "
+                "Give the options of that run, give another --output, or "
+                "delete the file to start again."
+            ) from error
         except KeyboardInterrupt:
             raise _Interrupted(
                 # Where none came, another process has got one.
@@ -256,6 +356,39 @@ def train(arguments: argparse.Namespace) -> None:
         print(f"wrote {output / name}")
 
 
+def _progress_bar() -> Any:
+    """Returns Keras' progress bar without metrics, which fits 80 columns.
+
+    The lines of the evaluations have the metrics.
+    """
+    import keras
+
+    class ProgressBar(keras.callbacks.ProgbarLogger):
+        async_safe = True
+        # Let `fit` make several steps in one execution.
+        looks_only_at_freq = True
+        freq = "epoch"
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            super().on_train_batch_end(batch)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            super().on_epoch_end(epoch)
+
+    return ProgressBar()
+
+
+def _describe_differences(differences: dict[str, tuple[Any, Any]]) -> str:
+    """Returns which options were others, or else what differs."""
+    found = []
+    for name, (saved, now) in differences.items():
+        found.append(f"{name} ({saved}, now {now})")
+        for beginning, option in _DECIDED_BY.items():
+            if name.startswith(beginning):
+                found[-1] = option
+    return ", ".join(dict.fromkeys(found))
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Prints loss and accuracy of a model on a data set's test images."""
     model = _load_model(arguments.model)
@@ -263,7 +396,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     from keras_lenet import datasets
 
-    data = datasets.load_data(arguments.dataset, arguments.data_dir)
+    data = _load_data(arguments)
     _, (x_test, y_test) = data
     datasets.check_images_and_labels(x_test, y_test, model.num_classes)
     size, channels = x_test.shape[1:3], x_test.shape[3]
@@ -277,6 +410,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"Received: {arguments.dataset}, with images of "
             f"{_shape_text(x_test.shape[1:])}."
         )
+    if arguments.plot:
+        _make_writable(Path(arguments.output))
     probabilities = _probabilities(model, x_test)
     right = probabilities.argmax(axis=1) == y_test
     loss = keras.losses.SparseCategoricalCrossentropy()(y_test, probabilities)
@@ -332,8 +467,13 @@ def predict(arguments: argparse.Namespace) -> None:
 
     from keras_lenet import pictures, plots
 
+    for path in paths:
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
     originals = [pictures.load_picture(path) for path in paths]
     images = [_prepared(model, picture) for picture in originals]
+    if arguments.plot:
+        _make_writable(Path(arguments.output))
     with_ink = [image for image in images if image is not None]
     outputs = iter(
         _probabilities(model, np.stack(with_ink)) if with_ink else ()
@@ -428,7 +568,6 @@ def _answer(found: dict[str, Any]) -> str:
 def _write_figures(folder: Path, figures: "dict[str, Figure]") -> None:
     from keras_lenet import files
 
-    _make_writable(folder)
     for name, figure in figures.items():
         path = folder / f"{name}.png"
         with files.replacing(path) as temporary:
@@ -514,6 +653,24 @@ def _signals(interrupt: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _load_data(arguments: argparse.Namespace) -> "datasets.ImageData":
+    from keras_lenet import datasets
+
+    # What tensorflow-datasets logs is in the error too.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        return datasets.load_data(arguments.dataset, arguments.data_dir)
+    except (ConnectionError, ValueError) as error:
+        message = str(error)
+        for word, option in (
+            ("`name`", "`--dataset`"),
+            ("Received: name=", "Received: --dataset "),
+            ("`data_dir`", "`--data-dir`"),
+        ):
+            message = message.replace(word, option)
+        raise ValueError(message) from error
+
+
 def _load_model(name: str) -> Any:
     from keras_lenet import presets, saving
 
@@ -595,8 +752,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset",
         default="digits",
         help="digits, mnist, fashion_mnist, kmnist, emnist/letters, "
-        "emnist/balanced, emnist/digits, cifar10, a folder of IDX files or "
-        "an .npz file (default: %(default)s, which needs no network)",
+        "emnist/balanced, emnist/digits, cifar10, an .npz or CSV file, or a "
+        "folder of IDX files, CSV files or class folders (default: "
+        "%(default)s, which needs no network)",
     )
     data.add_argument(
         "--data-dir",
@@ -748,7 +906,8 @@ def _parser() -> argparse.ArgumentParser:
         "pictures",
         metavar="[MODEL] PICTURE",
         nargs="+",
-        help="PNG, JPEG, BMP, GIF or TIFF files; the first may be a model: "
+        help="PNG, JPEG, BMP, GIF, TIFF or WebP files; the first may be a "
+        "model: "
         f"{_MODEL} (default: mnist)",
     )
     command.add_argument(
@@ -790,8 +949,9 @@ def _integer_from(least: int, text: str) -> int:
         value = int(text)
     except ValueError:
         value = least - 1
-    if not least <= value < 2**32:
+    most = 2**32 - 1
+    if not least <= value <= most:
         raise argparse.ArgumentTypeError(
-            f"expected an integer from {least} on. Received: {text!r}"
+            f"expected an integer from {least} to {most}. Received: {text!r}"
         )
     return value

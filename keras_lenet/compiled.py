@@ -9,8 +9,11 @@ own layers run. `benchmarks/README.md` has the figures.
 """
 
 import contextlib
+import functools
 import itertools
+import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -20,6 +23,8 @@ import numpy as np
 from keras import ops
 
 Tensor = Any
+
+_logger = logging.getLogger(__name__)
 
 # More steps in one execution, or more data, gain nothing that was measured.
 _MOST_STEPS = 32
@@ -56,15 +61,13 @@ def is_being_compiled(inputs: Tensor) -> bool:
     return False
 
 
-def is_plain(model: Any) -> bool:
-    """Returns whether a `LeNet5` has the layers that `forward` calculates.
+def supports_fused_forward(model: Any) -> bool:
+    """Returns whether a `LeNet5` has the layers that `forward` computes.
 
     They may have other data types, be quantized, or changed by the user.
     """
-    return all(
+    return model.layers_unchanged() and all(
         layer.dtype_policy.name == "float32"
-        and layer.activation is keras.activations.relu
-        and layer.activity_regularizer is None
         for layer in map(model.get_layer, ("c1", "c3", "c5", "f6"))
     )
 
@@ -86,27 +89,31 @@ def forward(model: Any, images: Tensor, training: bool = False) -> Tensor:
     Returns:
         Tensor of shape `(batch, num_classes)`, as `model(images)` is.
     """
+    # The last layer may do what depends on the whole batch.
+    return model.get_layer("output")(_features(model, images, training))
+
+
+def _features(model: Any, images: Tensor, training: bool) -> Tensor:
+    """Returns what the last layer takes, `(batch, 84)`."""
     count = images.shape[0]
     if not isinstance(count, int) or count <= _MOST_IMAGES:
-        return _forward(model, images)
+        return _features_of_part(model, images)
     parts = math.ceil(count / _MOST_IMAGES)
     if not training and count % parts == 0:
         parted = ops.reshape(images, (parts, count // parts, *images.shape[1:]))
-        outputs = ops.map(lambda part: _forward(model, part), parted)
-        return ops.reshape(outputs, (count, -1))
+        features = ops.map(lambda part: _features_of_part(model, part), parted)
+        return ops.reshape(features, (count, -1))
     ends = [count * part // parts for part in range(parts + 1)]
     return ops.concatenate(
         [
-            _forward(model, images[start:end])
+            _features_of_part(model, images[start:end])
             for start, end in itertools.pairwise(ends)
         ]
     )
 
 
-def _forward(model: Any, images: Tensor) -> Tensor:
-    c1, c3, c5, f6, output = map(
-        model.get_layer, ("c1", "c3", "c5", "f6", "output")
-    )
+def _features_of_part(model: Any, images: Tensor) -> Tensor:
+    c1, c3, c5, f6 = map(model.get_layer, ("c1", "c3", "c5", "f6"))
     # As bytes, before there are more of them.
     x = ops.transpose(images, (3, 1, 2, 0))
     if model.include_preprocessing:
@@ -123,7 +130,7 @@ def _forward(model: Any, images: Tensor) -> Tensor:
     )
     x = _apply_dense(x, kernel, c5.bias)
     x = _apply_dense(x, f6.kernel, f6.bias)
-    return output(ops.transpose(x))
+    return ops.transpose(x)
 
 
 def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -193,13 +200,17 @@ def can_train(model: Any) -> bool:
     if (
         model.run_eagerly
         or not on_cpu()
-        or type(model).train_step is not keras.Model.train_step
-        or type(model).compute_metrics is not keras.Model.compute_metrics
         or keras.distribution.distribution() is not None
     ):
         return False
     if keras.backend.backend() == "tensorflow":
-        return bool(model.distribute_strategy.num_replicas_in_sync == 1)
+        import tensorflow as tf
+
+        return (
+            model._jit_compile_asked_for is not False
+            and not tf.config.functions_run_eagerly()
+            and model.distribute_strategy.num_replicas_in_sync == 1
+        )
     return bool(model.jit_compile)
 
 
@@ -237,29 +248,79 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
         tf.while_loop(lambda index: index < count, step, [tf.constant(0)])
         return model.get_metrics_result()
 
-    train = tf.function(train, autograph=False, jit_compile=True)
-
-    def without_optionals(batch: Any) -> Any:
-        # What a generator yields as `None` comes as an empty one.
-        return keras.tree.map_structure(
-            lambda part: (
-                None if isinstance(part, tf.experimental.Optional) else part
-            ),
-            batch,
-        )
+    # TensorFlow counts tracings by the code of a function, and warns of those
+    # of other models. A partial has no code of its own.
+    program = tf.function(
+        functools.partial(train), autograph=False, jit_compile=True
+    )
+    known: set[str] = set()
 
     def function(iterator: Iterator[Any]) -> Any:
         logs = None
-        iterator = map(without_optionals, iterator)
-        for batches, count in _stacks(model, iterator, tf.stack):
+        batches = _next_batches(model, map(_without_optionals, iterator))
+        done = 0
+        for stack, count in _stacks(model, batches, tf.stack):
             if not model.optimizer.built:
-                _make_variables(model, _batch(batches, 0))
-            logs = train(batches, tf.constant(count))
-        if logs is None:
-            raise StopIteration
+                _make_variables(model, _batch(stack, 0))
+            arguments = (stack, tf.constant(count))
+            form = str(keras.tree.map_structure(_form, stack))
+            refused = ""
+            if form not in known:
+                traced = program.get_concrete_function(*arguments)
+                refused = _refused_by_xla(traced)
+            if not refused:
+                try:
+                    logs = program(*arguments)
+                except tf.errors.OpError as error:
+                    if form in known:
+                        raise
+                    refused = error.message.split(" (")[0]
+            if refused:
+                _logger.warning(_REFUSED, model.name, refused)
+                return model.leave_to_keras()(iter(batches[done:]))
+            known.add(form)
+            done += count
         return logs
 
     return function
+
+
+# What XLA computes otherwise than TensorFlow, leaves out, or does not know.
+_NOT_FOR_XLA = re.compile(
+    "Random|Multinomial|Shuffle|PyFunc|Print|Assert|CheckNumerics|Debug|Summary"
+)
+_REFUSED = (
+    "XLA does not run all of %r as TensorFlow does (%s). Keras' own loop "
+    "trains it until it is compiled again, which takes longer."
+)
+
+
+def _refused_by_xla(traced: Any) -> str:
+    """Returns which operations of a TensorFlow function are not for XLA."""
+    graph = traced.graph.as_graph_def()
+    nodes = [
+        *graph.node,
+        *(node for each in graph.library.function for node in each.node_def),
+    ]
+    return ", ".join(
+        sorted({node.op for node in nodes if _NOT_FOR_XLA.search(node.op)})
+    )
+
+
+def _form(part: Any) -> Any:
+    return None if part is None else (tuple(part.shape), str(part.dtype))
+
+
+def _without_optionals(batch: Any) -> Any:
+    """Returns a batch with `None` where a generator has yielded it."""
+    import tensorflow as tf
+
+    return keras.tree.map_structure(
+        lambda part: (
+            None if isinstance(part, tf.experimental.Optional) else part
+        ),
+        batch,
+    )
 
 
 def _make_variables(model: Any, batch: Any) -> None:
@@ -293,15 +354,90 @@ def _jax_train_function(model: Any) -> Callable[..., Any]:
 
     def function(state: Any, iterator: Iterator[Any]) -> Any:
         logs = None
-        for batches, count in _stacks(model, iterator, np.stack):
-            # Or it would get its memory now and its turn later.
-            jax.tree.map(lambda part: part.block_until_ready(), state)
-            logs, state = train(state, batches, count)
-        if logs is None:
-            raise StopIteration
+        with _keeping_state(model, state):
+            batches = _next_batches(model, iterator)
+            for stack, count in _stacks(model, batches, np.stack):
+                # Otherwise the program gets its memory now, but runs later.
+                jax.tree.map(lambda part: part.block_until_ready(), state)
+                logs, state = train(state, stack, count)
         return logs, state
 
     return function
+
+
+def with_checks(model: Any, function: Any) -> Any:
+    """Returns a function of Keras that checks batches before it runs.
+
+    Args:
+        model: A model of this package, whose `_check_batch` checks.
+        function: Its train, test or predict function.
+    """
+    if keras.backend.backend() == "jax":
+
+        def checked(state: Any, iterator: Iterator[Any]) -> Any:
+            with _keeping_state(model, state):
+                if model._check_batch is not None:
+                    iterator = iter(_next_batches(model, iterator))
+                return function(state, iterator)
+
+        return checked
+
+    def checked_data(data: Any) -> Any:
+        if model._check_batch is None:
+            return function(data)
+        if isinstance(data, list):
+            for batch in data:
+                model._check_batch(batch)
+        elif _is_local_iterator(model, data):
+            data = iter(_next_batches(model, data))
+        return function(data)
+
+    return checked_data
+
+
+def _is_local_iterator(model: Any, data: Any) -> bool:
+    """Returns whether data come from `tf.data`, and to one device."""
+    return (
+        hasattr(data, "element_spec")
+        and model.distribute_strategy.num_replicas_in_sync == 1
+    )
+
+
+def _next_batches(model: Any, iterator: Iterator[Any]) -> list[Any]:
+    """Returns the checked batches of one execution."""
+    batches = list(itertools.islice(iterator, model.steps_per_execution))
+    if not batches:
+        raise StopIteration
+    if model._check_batch is not None:
+        for batch in batches:
+            model._check_batch(batch)
+    return batches
+
+
+@contextlib.contextmanager
+def _keeping_state(model: Any, state: tuple[Any, ...]) -> Iterator[None]:
+    """Puts JAX' state back into the model if an error comes up.
+
+    Keras takes it out of the model before the first step, and loses it then.
+    """
+    try:
+        yield
+    except Exception as error:
+        import jax
+
+        if not isinstance(error, StopIteration) and not any(
+            value.is_deleted() for value in jax.tree.leaves(state)
+        ):
+            names = ["trainable", "non_trainable", "optimizer", "metrics"]
+            if len(state) == 3:
+                names.remove("optimizer")
+            model._jax_state = {
+                f"{name}_variables": values
+                for name, values in zip(names, state, strict=False)
+            }
+            model._jax_state_synced = False
+            model.jax_state_sync()
+        raise
 
 
 def _batch(batches: Any, index: Any) -> Any:
@@ -311,11 +447,10 @@ def _batch(batches: Any, index: Any) -> Any:
 
 
 def _stacks(
-    model: Any, iterator: Iterator[Any], stack: Callable[..., Any]
+    model: Any, batches: list[Any], stack: Callable[..., Any]
 ) -> Iterator[tuple[Any, int]]:
-    """Takes batches, yields those of one shape stacked, and how many."""
+    """Yields batches of one shape stacked, and how many they are."""
     steps = model.steps_per_execution
-    batches = itertools.islice(iterator, steps)
     for _, same in itertools.groupby(batches, _shapes):
         for first in same:
             # Of one batch XLA would make another program, whose rounding
@@ -357,7 +492,7 @@ def choose_steps(
 ) -> int:
     """Returns how many steps an execution may have without being noticed.
 
-    Callbacks are called between executions. So those that act on batches get
+    Keras calls callbacks between executions. So those that act on batches get
     executions of one step, and those of this package one that divides `freq`.
 
     Args:
@@ -379,11 +514,15 @@ def choose_steps(
         keras.config.max_steps_per_epoch(),
     )
     multiples = [steps for steps in limits if steps]
-    in_epoch = steps_per_epoch or _num_batches(
-        x, batch_size or 32, validation_split
-    )
+    in_data = _num_batches(x, batch_size or 32, validation_split)
+    if steps_per_epoch and in_data != math.inf:
+        # The data may run out inside an epoch, of which Keras warns.
+        multiples.append(int(in_data or 1))
+    in_epoch = steps_per_epoch
+    if not (in_epoch or in_data is None or in_data == math.inf):
+        in_epoch = int(in_data)
     for callback in keras.tree.flatten(callbacks or []):
-        if getattr(callback, "looks_only_at_freq", False):
+        if _looks_only_at_freq(callback):
             if callback.freq != "epoch":
                 multiples += [callback.freq, in_epoch or 1]
         elif _acts_on_batches(callback):
@@ -400,32 +539,50 @@ def choose_steps(
 
 def _num_batches(
     x: Any, batch_size: int, validation_split: float
-) -> int | None:
+) -> float | None:
+    """Returns how many batches there are, `None` if that is not known."""
     if hasattr(x, "cardinality"):
         cardinality = int(x.cardinality())
+        if cardinality == -1:
+            return math.inf
         return cardinality if cardinality >= 0 else None
-    known: int | None = getattr(x, "num_batches", None)  # of a PyDataset
     if hasattr(x, "shape"):
-        count = math.floor(x.shape[0] * (1 - validation_split))
-        known = math.ceil(count / batch_size)
+        count = math.floor(int(x.shape[0]) * (1 - validation_split))
+        return math.ceil(count / batch_size)
+    known: int | None = getattr(x, "num_batches", None)  # of a PyDataset
     return known
+
+
+# `LambdaCallback` has them as attributes of the instance.
+_BATCH_HOOKS = [
+    f"on_{kind}batch_{end}"
+    for kind in ("", "train_", "test_")
+    for end in ("begin", "end")
+]
+
+
+def _looks_only_at_freq(callback: Any) -> bool:
+    """Returns whether a callback of this package acts at its `freq` alone."""
+    return (
+        getattr(callback, "looks_only_at_freq", False)
+        # Neither a subclass nor an assignment adds a hook.
+        and type(callback).__module__.startswith("keras_lenet.")
+        and not vars(callback).keys() & set(_BATCH_HOOKS)
+    )
 
 
 def _acts_on_batches(callback: Any) -> bool:
     # Keras' own callbacks that save every so many batches or every epoch.
-    if getattr(callback, "save_freq", None) == "epoch":
+    if getattr(callback, "save_freq", None) == "epoch" and type(
+        callback
+    ).__module__.startswith("keras."):
         return False
+    # `on_batch_begin` of a subclass is called by `on_train_batch_begin`.
     base = keras.callbacks.Callback
-    # `LambdaCallback` has them as attributes of the instance.
     return any(
         getattr(getattr(callback, name), "__func__", None)
         is not getattr(base, name)
-        for name in (
-            "on_batch_begin",
-            "on_batch_end",
-            "on_train_batch_begin",
-            "on_train_batch_end",
-        )
+        for name in _BATCH_HOOKS
     )
 
 

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_lenet.files import FileFormatError, read_idx, read_npz
+from keras_lenet import dataset_files
+from keras_lenet.dataset_files import EMNIST_CLASSES
+from keras_lenet.files import FileFormatError
 
 if TYPE_CHECKING:
+    import grain
     import tensorflow as tf
 
 Array = npt.NDArray[Any]
@@ -30,9 +33,6 @@ class _Source(NamedTuple):
     class_names: Sequence[str]
 
 
-# EMNIST's balanced split merges the small letters that look like capitals
-# (https://arxiv.org/abs/1702.05373, section II-B).
-_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
 _EMNIST_URL = "https://biometrics.nist.gov"
 
 _SOURCES = {
@@ -56,9 +56,10 @@ _SOURCES = {
         "http://codh.rois.ac.jp",
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
-    "emnist/letters": _Source(_EMNIST_URL, string.ascii_uppercase),
-    "emnist/balanced": _Source(_EMNIST_URL, _BALANCED),
-    "emnist/digits": _Source(_EMNIST_URL, string.digits),
+    **{
+        f"emnist/{split}": _Source(_EMNIST_URL, EMNIST_CLASSES[split])
+        for split in ("letters", "balanced", "digits")
+    },
     "cifar10": _Source(
         "https://www.cs.toronto.edu",
         (
@@ -75,6 +76,9 @@ _SOURCES = {
         ),
     ),
 }
+
+# What Keras loads, too, in the order of the original files.
+_IN_KERAS = ("mnist", "fashion_mnist", "cifar10")
 
 NAMES = ("digits", *_SOURCES)
 
@@ -103,19 +107,45 @@ def load_data(
     | `"emnist/balanced"` | 28x28 grey | 47 | 112,800 / 18,800 |
     | `"emnist/digits"` | 28x28 grey | 10 | 240,000 / 40,000 |
     | `"cifar10"` | 32x32 colour | 10 | 50,000 / 10,000 |
-    | a folder with MNIST's four IDX files, plain or gzipped | any grey | any | |
-    | an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test` | any | any | |
+    | a folder with MNIST's four IDX files | any grey | any | as the files |
+    | a folder with `train/<class>/*.png` and `test/<class>/*.png` | any | any | as the folders |
+    | a folder with `<class>/*.png` | any | any | 80 % / 20 % |
+    | a folder with `train.csv` and `test.csv` | square grey | any | as the files |
+    | a `.csv` file | square grey | any | 80 % / 20 % |
+    | an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test` | any | any | as the arrays |
 
     `"digits"` needs no network: it is made of the 1,797 handwritten digits of
     8x8 pixels that scikit-learn carries
     (https://doi.org/10.24432/C50P49), enlarged to 20x20 and, like MNIST's,
     placed by their centre of mass in 28x28, and split with the same share of
     every class on both sides. The others come through tensorflow-datasets and
-    need TensorFlow. Their images keep the order of the original files.
+    need TensorFlow; without it, `"mnist"`, `"fashion_mnist"` and `"cifar10"`
+    come through `keras.datasets`. Their images keep the order of the original
+    files.
 
-    EMNIST is mended: tensorflow-datasets has its images transposed and the
-    labels of its letters start at 1; here the characters stand upright and
-    "A" is 0.
+    IDX files may be compressed with gzip, lie in a folder `raw`, as
+    torchvision has them, and be called as in EMNIST's archive,
+    `emnist-letters-train-images-idx3-ubyte`.
+
+    Class folders hold pictures of one size in the formats of
+    `keras_lenet.pictures.load_picture`. Their sorted names are the classes, as
+    for `keras.utils.image_dataset_from_directory`. The images are grey if all
+    pictures are.
+
+    A row of a CSV file holds a label and the pixels of a square image. If the
+    first row has names, `label` or `class` is the label's, otherwise the
+    first column is.
+
+    What has no images for test is split, in the same way every time, with the
+    same share of every class on both sides.
+
+    An `.npz` file may have MedMNIST's names, `train_images`, `train_labels`,
+    `test_images` and `test_labels`; `val_images` and `val_labels` are left
+    out. An array of strings `class_names` names the classes.
+
+    EMNIST is mended: its images are transposed and the labels of its letters
+    start at 1 in tensorflow-datasets and in its own files, which are known by
+    their names; here the characters stand upright and "A" is 0.
 
     Args:
         name: A name of the table, or the path of a folder or a file. A name
@@ -147,21 +177,18 @@ def load_data(
     """  # noqa: E501
     path = Path(name)
     if name == "digits":
-        train, test = _load_digits()
+        train, test, _ = _load_digits()
         class_names: Sequence[str] = string.digits
     elif name in _SOURCES:
-        train, test = _load_tfds(str(name), data_dir)
+        train, test = _load_by_name(str(name), data_dir)
         class_names = _SOURCES[str(name)].class_names
-    elif path.is_dir():
-        train, test = (_load_idx(path, prefix) for prefix in ("train", "t10k"))
-        class_names = _numbered(train[1], test[1])
-    elif path.is_file():
-        train, test = _load_npz(path)
-        class_names = _numbered(train[1], test[1])
+    elif path.exists():
+        train, test, class_names = _load_files(path)
     else:
         raise ValueError(
-            f"`name` must be one of {', '.join(NAMES)}, or the path of a "
-            "folder of IDX files or of an `.npz` file. "
+            f"`name` must be one of {', '.join(NAMES)}, or the path of an "
+            "`.npz` or CSV file or of a folder of IDX files, CSV files or "
+            "class folders. "
             f"Received: name={str(name)!r}, which is none of these names and "
             "no such path exists."
         )
@@ -231,6 +258,113 @@ def image_dataset_from_array(
     ... )  # doctest: +SKIP
     >>> model.fit(dataset, epochs=5)  # doctest: +SKIP
     """
+    arrays, seed = _check_arguments(
+        images,
+        labels,
+        batch_size,
+        shuffle,
+        seed,
+        num_classes,
+        drop_remainder,
+        augment,
+    )
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "`image_dataset_from_array` makes a `tf.data.Dataset`, which needs "
+            "TensorFlow: `pip install tensorflow`. Without it, use "
+            "`grain_dataset_from_array` or pass the arrays themselves to `fit`."
+        ) from error
+    return dataset_from_arrays(
+        arrays, batch_size, seed, shuffle, drop_remainder, augment
+    )
+
+
+def grain_dataset_from_array(
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    batch_size: int = 100,
+    shuffle: bool = False,
+    seed: int | None = None,
+    num_classes: int | None = None,
+    drop_remainder: bool = False,
+    augment: Augment | None = None,
+) -> "grain.IterDataset":
+    """Makes a Grain dataset that yields batches of images and labels.
+
+    The arguments and the batches are those of `image_dataset_from_array`, but
+    TensorFlow is not needed. With the same `seed` every epoch has the same
+    batches, in the same order. But an epoch counts only once it has run to its
+    end: what Keras looks at before it trains does not count, so the first
+    epoch of `fit` has the first order on every backend.
+
+    Keras does not know how many batches a Grain dataset has. It shows no
+    total in the first epoch, and warns at the end of an epoch that the input
+    ran out of data. Pass `shuffle=False` to `fit`, which otherwise warns that
+    the dataset brings an order of its own.
+
+    Args:
+        images: Array, as for `image_dataset_from_array`.
+        labels: Array, as for `image_dataset_from_array`.
+        batch_size: Integer. Defaults to `100`.
+        shuffle: Boolean. Whether to shuffle. Defaults to `False`.
+        seed: Integer, as for `image_dataset_from_array`.
+        num_classes: Integer. If given, labels must be below it.
+        drop_remainder: Boolean. Whether to leave out a last batch with fewer
+            than `batch_size` images. Defaults to `False`.
+        augment: Callable, as for `image_dataset_from_array`.
+
+    Returns:
+        A `grain.IterDataset` of `(images, labels)`: uint8 or float32 of shape
+        `(batch, height, width, channels)` and int64 of shape `(batch,)`.
+
+    Raises:
+        ImportError: When Grain is not installed.
+        ValueError: As for `image_dataset_from_array`.
+
+    Example:
+
+    >>> from keras_lenet.datasets import grain_dataset_from_array, load_data
+    >>> (x_train, y_train), _ = load_data("digits")
+    >>> dataset = grain_dataset_from_array(
+    ...     x_train, y_train, batch_size=100, shuffle=True, seed=98
+    ... )  # doctest: +SKIP
+    >>> model.fit(dataset, epochs=5, shuffle=False)  # doctest: +SKIP
+    """
+    arrays, seed = _check_arguments(
+        images,
+        labels,
+        batch_size,
+        shuffle,
+        seed,
+        num_classes,
+        drop_remainder,
+        augment,
+    )
+    try:
+        from keras_lenet.grain_dataset import BatchDataset
+    except ImportError as error:
+        raise ImportError(
+            "`grain_dataset_from_array` needs Grain: `pip install grain`."
+        ) from error
+    order = BatchOrder(
+        len(arrays[0]), batch_size, seed, shuffle, drop_remainder
+    )
+    return BatchDataset(arrays, order, augment)
+
+
+def _check_arguments(
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    batch_size: int,
+    shuffle: bool,
+    seed: int | None,
+    num_classes: int | None,
+    drop_remainder: bool,
+    augment: Augment | None,
+) -> tuple[tuple[Array, Array], int]:
+    """Returns images and labels in one form, and a seed."""
     images, labels = check_images_and_labels(images, labels, num_classes)
     count = len(images)
     if max(images.shape[1:3]) > 32:
@@ -266,17 +400,7 @@ def image_dataset_from_array(
             "`seed` must be an integer from 0 to 2**64 - 1. "
             f"Received: seed={seed!r}"
         )
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "`image_dataset_from_array` makes a `tf.data.Dataset`, which needs "
-            "TensorFlow: `pip install tensorflow`. Without it, pass the "
-            "arrays themselves to `fit`."
-        ) from error
-    return dataset_from_arrays(
-        (images, labels), batch_size, seed, shuffle, drop_remainder, augment
-    )
+    return (images, labels), int(seed)
 
 
 def dataset_from_arrays(
@@ -320,13 +444,10 @@ def dataset_from_arrays(
             )
         )
 
-    def take(number: Any, indices: Any) -> list[Array]:
-        batch = [array[indices] for array in arrays]
-        if augment is not None:
-            batch[0] = _augmented(augment, batch[0], seed, int(number))
-        return batch
+    def take(number: Any, indices: Any) -> tuple[Array, ...]:
+        return gather(arrays, indices, seed, int(number), augment)
 
-    def gather(number: Any, indices: Any) -> tuple[Any, ...]:
+    def batches(number: Any, indices: Any) -> tuple[Any, ...]:
         # By NumPy: as tensors there would be all of the data twice.
         batch = tf.numpy_function(
             take, [number, indices], [array.dtype for array in arrays]
@@ -350,7 +471,7 @@ def dataset_from_arrays(
     dataset = (
         tf.data.Dataset.range(1)
         .flat_map(as_it_is(one_pass))
-        .map(as_it_is(gather))
+        .map(as_it_is(batches))
         .apply(tf.data.experimental.assert_cardinality(order.num_batches))
         .prefetch(16)
         .with_options(options)
@@ -359,6 +480,31 @@ def dataset_from_arrays(
     dataset.batch_order, dataset.arrays = order, arrays
     dataset.augment = augment
     return dataset
+
+
+def gather(
+    arrays: tuple[Array, ...],
+    indices: Array,
+    seed: int,
+    number: int,
+    augment: Augment | None,
+) -> tuple[Array, ...]:
+    """Returns one batch.
+
+    Args:
+        arrays: Tuple of arrays.
+        indices: Array of integers. Which examples are in the batch.
+        seed: Integer, which decides what `augment` draws.
+        number: Integer. The number of the batch, from the first epoch on.
+        augment: Callable, as for `image_dataset_from_array`, or `None`.
+
+    Returns:
+        Tuple of arrays.
+    """
+    first, *others = (array[indices] for array in arrays)
+    if augment is not None:
+        first = _augmented(augment, first, seed, number)
+    return first, *others
 
 
 class BatchOrder:
@@ -392,7 +538,8 @@ class BatchOrder:
         if rest and not drop_remainder:
             self._sizes.append(rest)
         self.num_batches = len(self._sizes)
-        self._next_batch = 0
+        # Counted from the first epoch.
+        self.next_batch = 0
 
     def start_at(self, batch: int) -> None:
         """Lets the next pass begin with a batch, counted from the first pass.
@@ -400,7 +547,7 @@ class BatchOrder:
         In the middle of a pass, as many batches as a pass has are taken from
         this and the next.
         """
-        self._next_batch = batch
+        self.next_batch = batch
 
     def next_pass(self) -> tuple[Any, Array, Array]:
         """Returns what batches the next pass has.
@@ -409,9 +556,13 @@ class BatchOrder:
             The number of its first batch, counted from the first pass, the
             indices of its examples, and where in them each batch begins.
         """
-        first = self._next_batch
+        found = self.epoch_from(self.next_batch)
+        self.next_batch += self.num_batches
+        return found
+
+    def epoch_from(self, first: int) -> tuple[Any, Array, Array]:
+        """Returns what `next_pass` does, for a pass that begins at a batch."""
         number, batch = divmod(first, self.num_batches)
-        self._next_batch += self.num_batches
         sizes = self._sizes[batch:] + self._sizes[:batch]
         bounds = np.cumsum([0, *sizes], dtype="int64")
         indices = self._examples(number)[: sum(self._sizes)]
@@ -541,8 +692,8 @@ def _check_images(images: Array) -> None:
     if images.dtype.kind != "f":
         raise ValueError(
             "`images` must be uint8 pixels in [0, 255] or floats in [0, 1]. "
-            f"Received: images of dtype {images.dtype}. Convert them with "
-            "`images.astype('uint8')`."
+            f"Received: images of dtype {images.dtype}. "
+            f"{_how_to_make_bytes(images)}"
         )
     # NaN compares false, so this finds it too.
     wrong = ~((images >= 0) & (images <= 1))
@@ -560,6 +711,18 @@ def _check_images(images: Array) -> None:
             f"the largest {images.max():.3g}, so they were divided by 255 "
             "twice. Do it once."
         )
+
+
+def _how_to_make_bytes(images: Array) -> str:
+    """Returns advice that makes bytes of pixels and loses nothing."""
+    if images.dtype.kind not in "biuf" or images.size == 0:
+        return "Give numbers."
+    low, high = images.min(), images.max()
+    if 0 <= low and 0 < high <= 1:
+        return "Convert them with `np.rint(255 * images).astype('uint8')`."
+    if 0 <= low and high <= 255:
+        return "Convert them with `np.rint(images).astype('uint8')`."
+    return f"Scale them to [0, 255] first; they are from {low} to {high}."
 
 
 def check_labels(labels: Array, num_classes: int | None) -> None:
@@ -595,39 +758,6 @@ def check_labels(labels: Array, num_classes: int | None) -> None:
         )
 
 
-def check_targets(model: Any, y: Any) -> None:
-    """Checks labels for a compiled model whose loss takes them as integers.
-
-    Where one is out of range TensorFlow may raise an error or give NaN, JAX
-    gives a loss of zero, PyTorch raises an error or ignores it, and all make
-    an integer of 3.7.
-
-    Args:
-        model: A compiled Keras model.
-        y: What it is to be trained or evaluated on. Nothing but arrays is
-            checked.
-
-    Raises:
-        ValueError: When a label is no whole number, negative, or too large.
-    """
-    loss = model.loss
-    name = loss if isinstance(loss, str) else getattr(loss, "name", "")
-    shape = getattr(model, "output_shape", None)
-    if (
-        not str(name).endswith("sparse_categorical_crossentropy")
-        or getattr(loss, "ignore_class", None) is not None
-        or not isinstance(shape, tuple)
-        or not isinstance(shape[-1], int)
-        or not isinstance(y, np.ndarray)
-        or not y.size
-    ):
-        return
-    labels = y.ravel()
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
-        labels = labels.astype("int64")
-    check_labels(labels, shape[-1])
-
-
 def _permutation(count: int, seed: int, epoch: int) -> Array:
     # Philox is a function of a key, so an epoch's order can be had without
     # those before it. NumPy promises to keep the bits of its bit generators,
@@ -654,9 +784,8 @@ def _augmented(
     return augmented
 
 
-def _load_digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def _load_digits() -> dataset_files.Split:
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     # Linear interpolation from 8 to 20 pixels, along rows and columns.
@@ -666,28 +795,53 @@ def _load_digits() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     )
     enlarged = np.rint(weights @ digits.images @ weights.T * (255 / 16))
     images = center_by_mass(enlarged.astype("uint8"))[..., np.newaxis]
-    x_train, x_test, y_train, y_test = train_test_split(
-        images,
-        digits.target.astype("int64"),
-        test_size=360,
-        stratify=digits.target,
-        random_state=98,
-    )
-    return (x_train, y_train), (x_test, y_test)
+    return dataset_files.split(images, digits.target.astype("int64"), 360)
+
+
+def _load_by_name(
+    name: str, data_dir: str | os.PathLike[str] | None
+) -> list[tuple[Array, Array]]:
+    try:
+        import tensorflow as tf  # noqa: F401
+        import tensorflow_datasets  # noqa: F401
+    except ImportError as error:
+        if name in _IN_KERAS and data_dir is None:
+            return _load_keras(name)
+        raise ImportError(
+            f"The data set {name!r} comes through tensorflow-datasets, which "
+            "needs TensorFlow: `pip install tensorflow tensorflow-datasets`. "
+            "'digits' and files do without, and so do "
+            f"{', '.join(map(repr, _IN_KERAS))} without `data_dir`."
+        ) from error
+    return _load_tfds(name, data_dir)
+
+
+def _load_keras(name: str) -> list[tuple[Array, Array]]:
+    import keras
+
+    try:
+        loaded = getattr(keras.datasets, name).load_data()
+    except Exception as error:
+        # Keras has no class of its own for it.
+        raise ConnectionError(
+            f"The data set {name!r} cannot be loaded by `keras.datasets`: "
+            f"{error}. Use 'digits', which needs no network, or files."
+        ) from error
+    halves = []
+    for images, labels in loaded:
+        if (
+            images.ndim == 4
+            and keras.config.image_data_format() == "channels_first"
+        ):
+            images = images.transpose(0, 2, 3, 1)
+        halves.append(check_images_and_labels(images, labels))
+    return halves
 
 
 def _load_tfds(
     name: str, data_dir: str | os.PathLike[str] | None
 ) -> list[tuple[Array, Array]]:
-    try:
-        import tensorflow as tf  # noqa: F401
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"The data set {name!r} comes through tensorflow-datasets, which "
-            "needs TensorFlow: `pip install tensorflow tensorflow-datasets`. "
-            "'digits', a folder of IDX files and an `.npz` file do without."
-        ) from error
+    import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
@@ -743,60 +897,39 @@ def _download(name: str, builder: Any) -> None:
         ) from error
 
 
-def _numbered(*labels: Array) -> list[str]:
-    return [str(label) for label in range(max(map(np.max, labels)) + 1)]
-
-
-def _load_idx(folder: Path, prefix: str) -> tuple[Array, Array]:
-    images_file = _find_idx(folder, f"{prefix}-images-idx3-ubyte")
-    labels_file = _find_idx(folder, f"{prefix}-labels-idx1-ubyte")
-    images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
-    if len(images) != len(labels):
+def _load_files(
+    path: Path,
+) -> tuple[tuple[Array, Array], tuple[Array, Array], Sequence[str]]:
+    found = dataset_files.read(path)
+    train = _checked(path, "train", *found.train)
+    test = _checked(path, "test", *found.test)
+    count = max(train[1].max(), test[1].max()) + 1
+    if found.class_names is None:
+        return train, test, [str(label) for label in range(count)]
+    if len(found.class_names) < count:
         raise FileFormatError(
-            images_file,
-            "as many images as there are labels in",
-            f"{labels_file}, {len(labels)}",
-            len(images),
+            path,
+            "class_names",
+            f"of at least {count} classes, as there are labels",
+            len(found.class_names),
         )
-    return check_images_and_labels(images, labels)
+    return train, test, found.class_names
 
 
-def _find_idx(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise ValueError(
-        f"{folder}: expected a folder with MNIST's four IDX files. Received: "
-        f"a folder without {name} or {name}.gz."
-    )
-
-
-def _load_npz(path: Path) -> list[tuple[Array, Array]]:
-    arrays = read_npz(path)
-    halves = []
-    for half in ("train", "test"):
-        missing = {f"x_{half}", f"y_{half}"} - set(arrays)
-        if missing:
-            raise FileFormatError(
-                path,
-                "the arrays",
-                "x_train, y_train, x_test and y_test",
-                f"none called {min(missing)}",
-                "Save them with `numpy.savez`.",
-            )
-        images, labels = arrays[f"x_{half}"], arrays[f"y_{half}"]
-        if images.dtype != np.uint8:
-            raise FileFormatError(
-                path,
-                f"x_{half}",
-                "of uint8 pixels in [0, 255]",
-                f"dtype {images.dtype}",
-                "Convert them with `images.astype('uint8')`.",
-            )
-        try:
-            halves.append(check_images_and_labels(images, labels))
-        except ValueError as error:
-            raise FileFormatError(
-                path, f"x_{half} and y_{half}", "to fit", error
-            ) from error
-    return halves
+def _checked(
+    path: Path, half: str, images: Array, labels: Array
+) -> tuple[Array, Array]:
+    if images.dtype != np.uint8:
+        raise FileFormatError(
+            path,
+            f"the {half} images",
+            "of uint8 pixels in [0, 255]",
+            f"dtype {images.dtype}",
+            _how_to_make_bytes(images),
+        )
+    try:
+        return check_images_and_labels(images, labels)
+    except ValueError as error:
+        raise FileFormatError(
+            path, f"the {half} images and labels", "to fit", error
+        ) from error

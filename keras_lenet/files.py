@@ -5,6 +5,7 @@ is really there before memory is taken, checksums are checked, and nothing is
 ever executed.
 """
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -31,6 +32,45 @@ _FACTS = "facts"
 _MOST_INFLATION = 100
 _ALWAYS_ALLOWED = 2**24
 _CHUNK = 2**20
+_GZIP = b"\x1f\x8b"
+_SIGNATURES = {
+    b"PK\x03\x04": "a zip archive",
+    b"PK\x05\x06": "a zip archive",
+    _GZIP: "a gzip file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"%PDF": "a PDF file",
+    b"\x89PNG\r\n\x1a\n": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"BM": "a BMP picture",
+    b"GIF8": "a GIF picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    # What follows is BigTIFF.
+    b"II+\0": "a TIFF picture",
+    b"MM\0+": "a TIFF picture",
+    # Their third byte is the type of the values.
+    **{bytes((0, 0, code)): "an IDX file" for code in (8, 9, 11, 12, 13, 14)},
+}
+# The brands of files that consist of boxes, as MP4 does.
+_BRANDS = {
+    b"avif": "an AVIF picture",
+    b"avis": "an AVIF picture",
+    b"heic": "an HEIC picture",
+    b"heix": "an HEIC picture",
+    b"hevc": "an HEIC picture",
+    b"mif1": "an HEIC picture",
+    b"msf1": "an HEIC picture",
+}
+_ADVICE = {
+    "a web page": "Download the file itself.",
+    "a Git LFS pointer": "Download the file itself.",
+    "a gzip file": "Unpack it.",
+    "a zip archive": "Unpack it.",
+    "an AVIF picture": "Save it as PNG or JPEG.",
+    "an HEIC picture": "Save it as PNG or JPEG.",
+    "a PDF file": "Save the page as PNG or JPEG.",
+}
+_DAMAGED = "The file is damaged, or not what it should be."
 
 
 class FileFormatError(ValueError):
@@ -49,10 +89,10 @@ class FileFormatError(ValueError):
         field: str,
         expected: Any,
         received: Any,
-        advice: str = "The file is damaged, or not what it should be.",
+        advice: str = _DAMAGED,
     ) -> None:
         super().__init__(
-            f"{os.fspath(path)}: expected {field} {expected}. "
+            f"{os.fspath(path)}: expected {f'{field} {expected}'.rstrip()}. "
             f"Received: {received}. {advice}"
         )
         self.path = Path(path)
@@ -176,19 +216,25 @@ def read_arrays(
         return arrays, text["facts"]
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
+def read_npz(
+    path: str | os.PathLike[str], strings: bool = False
+) -> dict[str, Array]:
     """Reads an `.npz` file of arrays of numbers.
 
     Args:
         path: Path of the file.
+        strings: Boolean. Whether arrays of strings are read, too. Defaults to
+            `False`.
 
     Returns:
         The arrays by name.
 
     Raises:
+        FileNotFoundError: When there is no such file.
         FileFormatError: When it is something else, or damaged.
     """
     path = Path(path)
+    check_kind(path, "an `.npz` file", "a zip archive")
     with path.open("rb") as file, parsing(path, "an `.npz` file"):
         arrays = {}
         with zipfile.ZipFile(file) as archive:
@@ -198,7 +244,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
                         path, "arrays", "only", entry.filename
                     )
                 with archive.open(entry) as member:
-                    array = _read_npy(path, entry, member)
+                    array = _read_npy(path, entry, member, strings)
                 arrays[entry.filename.removesuffix(".npy")] = array
     return arrays
 
@@ -235,7 +281,9 @@ def checked_entries(
     return entries
 
 
-def _read_npy(path: Path, entry: zipfile.ZipInfo, member: IO[bytes]) -> Array:
+def _read_npy(
+    path: Path, entry: zipfile.ZipInfo, member: IO[bytes], strings: bool
+) -> Array:
     """Reads an array; its format is described in `numpy.lib.format`."""
     name = entry.filename
     readers = {
@@ -246,8 +294,9 @@ def _read_npy(path: Path, entry: zipfile.ZipInfo, member: IO[bytes]) -> Array:
     if reader is None:
         raise FileFormatError(path, name, "of format 1.0 or 2.0", "another")
     shape, fortran_order, dtype = reader(member)
-    if dtype.kind not in "biuf":
-        raise FileFormatError(path, name, "of numbers", f"dtype {dtype}")
+    if dtype.kind not in ("biufU" if strings else "biuf"):
+        expected = "of numbers or strings" if strings else "of numbers"
+        raise FileFormatError(path, name, expected, f"dtype {dtype}")
     size = math.prod(shape) * dtype.itemsize
     left = entry.file_size - member.tell()
     if min(shape, default=0) < 0 or size != left:
@@ -263,23 +312,27 @@ def read_idx(path: str | os.PathLike[str], rank: int) -> Array:
     """Reads a file in MNIST's format, IDX, of bytes.
 
     The format is described at the end of http://yann.lecun.com/exdb/mnist/: a
-    magic number with data type and rank, the sizes, the values.
+    magic number with data type and rank, the sizes, the values. The file may
+    be compressed with gzip, whatever its name.
 
     Args:
-        path: Path of the file; `.gz` at its end says that it is compressed.
+        path: Path of the file.
         rank: Integer. How many axes the array should have.
 
     Returns:
         uint8 array.
 
     Raises:
+        FileNotFoundError: When there is no such file.
         FileFormatError: When it is something else, or damaged.
     """
     path = Path(path)
+    check_kind(path, "an IDX file", "an IDX file", "a gzip file")
     magic = bytes((0, 0, 8, rank))
     with path.open("rb") as plain, parsing(path, "an IDX file"):
         stored = path.stat().st_size
-        compressed = path.suffix == ".gz"
+        compressed = plain.read(len(_GZIP)) == _GZIP
+        plain.seek(0)
         file: Any = gzip.GzipFile(fileobj=plain) if compressed else plain
         header = file.read(4 + 4 * rank)
         if header[:4] != magic[: len(header)] or not header:
@@ -312,7 +365,6 @@ def check_inflation(
     field: str,
     size: int,
     stored: int,
-    always: int = _ALWAYS_ALLOWED,
 ) -> None:
     """Refuses what would take much more memory than there are bytes for it.
 
@@ -321,12 +373,11 @@ def check_inflation(
         field: String. What in the file it is.
         size: Integer. How many bytes it would take.
         stored: Integer. How many bytes of the file it has.
-        always: Integer. How many bytes are no matter.
 
     Raises:
         FileFormatError: When it would, and is not small.
     """
-    if size > max(always, stored * _MOST_INFLATION):
+    if size > max(_ALWAYS_ALLOWED, stored * _MOST_INFLATION):
         raise FileFormatError(
             path,
             field,
@@ -334,6 +385,74 @@ def check_inflation(
             f"{stored} bytes",
             f"{size} bytes",
         )
+
+
+def check_kind(path: Path, what: str, *expected: str) -> None:
+    """Checks that a file begins as the expected kinds of files do.
+
+    A file of no known kind passes, so that its reader can say more.
+
+    Args:
+        path: Path of the file.
+        what: String. What the file should be, e.g. "a `.keras` file".
+        *expected: Strings. The kinds it may be: "a zip archive", "a gzip
+            file", "an HDF5 file", "an IDX file", "text", "a PNG picture" and
+            the like.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        FileFormatError: When it is of another kind, e.g. a web page or empty.
+
+    Example:
+
+    >>> path = getfixture("tmp_path") / "model.keras"
+    >>> _ = path.write_text("<!DOCTYPE html><title>Not Found</title>")
+    >>> try:
+    ...     check_kind(path, "a `.keras` file", "a zip archive")
+    ... except FileFormatError as error:
+    ...     error.received
+    'a web page'
+    """
+    with path.open("rb") as file:
+        kind = _kind(file.read(1024))
+    if kind is not None and kind not in expected:
+        raise FileFormatError(path, what, "", kind, _ADVICE.get(kind, _DAMAGED))
+
+
+def _kind(start: bytes) -> str | None:
+    """Returns what kind of file begins like this, if that is known."""
+    if not start:
+        return "an empty file"
+    tags = start.lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
+    if tags.startswith(b"<") and re.search(rb"<(html|!doctype html)", tags):
+        return "a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if _is_text(start):
+        return "text"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "a WebP picture"
+    if start[4:8] == b"ftyp":
+        return _BRANDS.get(start[8:12])
+    return next(
+        (
+            kind
+            for signature, kind in _SIGNATURES.items()
+            if start.startswith(signature)
+        ),
+        None,
+    )
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        # A decoder that waits for more if the last character is cut off.
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return all(
+        letter.isprintable() or letter in "\t\r\n\ufeff" for letter in text
+    )
 
 
 def check_hdf5(path: Path, content: bytes) -> None:

@@ -160,21 +160,29 @@ def scaled_tanh(x: Tensor) -> Tensor:
     >>> round(float(scaled_tanh(1.0)), 4)
     1.0
     """
-    return 1.7159 * ops.tanh(2 / 3 * x)
+    # TensorFlow does not multiply integers by floats itself.
+    return 1.7159 * ops.tanh(ops.multiply(2 / 3, x))
 
 
 class WeightedSum(keras.layers.Layer):
-    """What layers have in common that weigh, add a bias, and squash.
+    """Base class of layers that weigh inputs, add a bias, and squash the sums.
 
-    A layer says in `weigh` what it does with inputs and weights, which must be
-    linear in each of both. So `keras_lenet.optimizers` can send second
-    derivatives through it.
+    Subclasses implement `weigh`, which must be linear in the inputs and linear
+    in the kernel. `keras_lenet.optimizers` relies on this to propagate second
+    derivatives.
 
     Args:
-        activation: String or callable. What squashes the sums; by default
-            nothing.
-        kernel_initializer: String or initializer. Defaults to
+        activation: String or callable. The activation function. If `None`, no
+            activation is applied.
+        use_bias: Boolean. Whether to add a bias. Defaults to `True`.
+        kernel_initializer: Initializer of the kernel. Defaults to
             `"glorot_uniform"`.
+        bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
+        kernel_regularizer: Optional regularizer of the kernel.
+        bias_regularizer: Optional regularizer of the bias.
+        activity_regularizer: Optional regularizer of the outputs.
+        kernel_constraint: Optional constraint on the kernel.
+        bias_constraint: Optional constraint on the bias.
         **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
     """
 
@@ -184,34 +192,88 @@ class WeightedSum(keras.layers.Layer):
     def __init__(
         self,
         activation: str | Callable[[Tensor], Tensor] | None = None,
+        use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
 
     def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         """Returns the sums before the bias is added."""
         raise NotImplementedError
 
     def call(self, inputs: Tensor) -> Tensor:
-        return self.activation(self.weigh(inputs, self.kernel) + self.bias)
+        # Keras casts floats to the compute dtype, but not integers. Sums of
+        # bytes would overflow.
+        inputs = ops.cast(inputs, self.compute_dtype)
+        outputs = self.weigh(inputs, self.kernel)
+        if self.use_bias:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
 
-    def _add_weights(self, shape: tuple[int, ...], maps: int) -> None:
+    def _add_weights(
+        self, input_shape: tuple[int | None, ...], *shape: int
+    ) -> None:
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={-1: input_shape[-1]}
+        )
+        maps = self.compute_output_shape(input_shape)[-1]
         self.kernel = self.add_weight(
-            name="kernel", shape=shape, initializer=self.kernel_initializer
+            name="kernel",
+            shape=shape,
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
-        self.bias = self.add_weight(
-            name="bias", shape=(maps,), initializer="zeros"
-        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(maps,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+            "kernel_regularizer": keras.regularizers.serialize(
+                self.kernel_regularizer
+            ),
+            "bias_regularizer": keras.regularizers.serialize(
+                self.bias_regularizer
+            ),
+            "activity_regularizer": keras.regularizers.serialize(
+                self.activity_regularizer
+            ),
+            "kernel_constraint": keras.constraints.serialize(
+                self.kernel_constraint
+            ),
+            "bias_constraint": keras.constraints.serialize(
+                self.bias_constraint
             ),
         }
 
@@ -224,17 +286,28 @@ class TrainableSubsampling2D(WeightedSum):
     (https://doi.org/10.1109/5.726791, section II-B).
 
     Args:
-        activation: String or callable. What squashes the sums; by default
-            nothing.
-        kernel_initializer: String or initializer of the coefficients.
-            Defaults to 0.25, with which the layer takes the mean.
+        activation: String or callable. The activation function. If `None`, no
+            activation is applied.
+        use_bias: Boolean. Whether to add a bias. Defaults to `True`.
+        kernel_initializer: Initializer of the coefficients. If `None`, they
+            start at 0.25, with which the layer takes the mean.
+        bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
+        kernel_regularizer: Optional regularizer of the coefficients.
+        bias_regularizer: Optional regularizer of the bias.
+        activity_regularizer: Optional regularizer of the outputs.
+        kernel_constraint: Optional constraint on the coefficients.
+        bias_constraint: Optional constraint on the bias.
         **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
 
     Input shape:
-        `(batch, height, width, maps)`. An odd last row or column is left out.
+        `(batch, height, width, maps)`, height and width at least 2. An odd
+        last row or column is left out.
 
     Output shape:
         `(batch, height // 2, width // 2, maps)`.
+
+    Raises:
+        ValueError: When inputs are not of the form above.
 
     Example:
 
@@ -250,19 +323,38 @@ class TrainableSubsampling2D(WeightedSum):
     def __init__(
         self,
         activation: str | Callable[[Tensor], Tensor] | None = None,
+        use_bias: bool = True,
         kernel_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.Constant(0.25)
-        super().__init__(activation, kernel_initializer, **kwargs)
+        super().__init__(
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        maps = _channels(self, input_shape)
-        self._add_weights((maps,), maps)
+        self._add_weights(input_shape, _channels(self, input_shape))
 
     def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        height, width = (size // 2 * 2 for size in inputs.shape[1:3])
+        self.compute_output_shape(tuple(inputs.shape))
+        # TensorFlow may know sizes only when it runs.
+        height, width = (size // 2 * 2 for size in ops.shape(inputs)[1:3])
         sums = sum(
             inputs[:, row:height:2, column:width:2]
             for row, column in np.ndindex(2, 2)
@@ -273,6 +365,11 @@ class TrainableSubsampling2D(WeightedSum):
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
         batch, height, width, maps = input_shape
+        if 0 in (_half(height), _half(width)):
+            raise ValueError(
+                f"`{type(self).__name__}` expects images of at least 2x2 "
+                f"pixels. Received: inputs of shape {tuple(input_shape)}"
+            )
         return batch, _half(height), _half(width), maps
 
 
@@ -288,21 +385,30 @@ class TableConv2D(WeightedSum):
 
     Args:
         table: Integer, how many maps there are, each of which sees all; or
-            sequence with, for each map, the numbers of those that it sees.
-        kernel_size: Integer. Height and width of the kernels. Defaults to
-            `5`.
-        activation: String or callable. What squashes the sums; by default
-            nothing.
-        kernel_initializer: String or initializer. Defaults to
+            for each map the numbers of those that it sees, as a sequence of
+            sequences or a NumPy array of shape `(maps, seen)`.
+        kernel_size: Integer or tuple of 2 integers. Height and width of the
+            kernels. Defaults to `5`.
+        activation: String or callable. The activation function. If `None`, no
+            activation is applied.
+        use_bias: Boolean. Whether to add a bias. Defaults to `True`.
+        kernel_initializer: Initializer of the kernels. Defaults to
             `"glorot_uniform"`.
+        bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
+        kernel_regularizer: Optional regularizer of the kernels.
+        bias_regularizer: Optional regularizer of the bias.
+        activity_regularizer: Optional regularizer of the outputs.
+        kernel_constraint: Optional constraint on the kernels.
+        bias_constraint: Optional constraint on the bias.
         **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
 
     Input shape:
-        `(batch, height, width, channels)`, height and width at least
-        `kernel_size` and known.
+        `(batch, height, width, channels)`, height and width at least those of
+        the kernels and known.
 
     Output shape:
-        `(batch, height - kernel_size + 1, width - kernel_size + 1, maps)`.
+        `(batch, height - kernel_size[0] + 1, width - kernel_size[1] + 1,
+        maps)`.
 
     Raises:
         ValueError: When `table` or `kernel_size` is not of the form above,
@@ -322,37 +428,40 @@ class TableConv2D(WeightedSum):
 
     def __init__(
         self,
-        table: int | Sequence[Sequence[int]],
-        kernel_size: int = 5,
+        table: int | Sequence[Sequence[int]] | np.ndarray[Any, Any],
+        kernel_size: int | tuple[int, int] = 5,
         activation: str | Callable[[Tensor], Tensor] | None = None,
+        use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(activation, kernel_initializer, **kwargs)
-        if not is_positive_integer(table) and not _is_table(table):
-            raise ValueError(
-                "`table` must be a positive integer, or for each map the "
-                "numbers of those that it sees, each once. "
-                f"Received: table={table!r}"
-            )
-        if not is_positive_integer(kernel_size):
-            raise ValueError(
-                "`kernel_size` must be a positive integer. "
-                f"Received: kernel_size={kernel_size!r}"
-            )
-        self.table = (
-            int(table)
-            if isinstance(table, (int, np.integer))
-            else [[int(source) for source in sources] for sources in table]
+        super().__init__(
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
         )
-        self.kernel_size = int(kernel_size)
+        self.table = _standardize_table(table)
+        self.kernel_size = _standardize_kernel_size(kernel_size)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = _channels(self, input_shape)
-        self._output_size(input_shape)
-        square = (self.kernel_size, self.kernel_size)
         if isinstance(self.table, int):
-            self._add_weights((*square, channels, self.table), self.table)
+            self._add_weights(
+                input_shape, *self.kernel_size, channels, self.table
+            )
             return
         if max(map(max, self.table)) >= channels:
             raise ValueError(
@@ -369,30 +478,30 @@ class TableConv2D(WeightedSum):
             (len(pairs), channels * len(self.table)), "float32"
         )
         self._places[range(len(pairs)), pairs] = 1
-        self._add_weights((*square, len(pairs)), len(self.table))
+        self._add_weights(input_shape, *self.kernel_size, len(pairs))
 
     def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        size = self.kernel_size
-        height, width, channels = inputs.shape[1:]
-        rows, columns = height - size + 1, width - size + 1
-        # First along rows, then along columns: of 2 * size slices instead of
-        # size * size, a training step of `OriginalLeNet5` takes 0.7 of the
-        # time (JAX, a CPU, one image).
+        tall, wide = self.kernel_size
+        rows, columns = self._output_size(tuple(inputs.shape))
+        channels = inputs.shape[-1]
+        # First along rows, then along columns: of 5 + 5 slices instead of
+        # 5 * 5, a training step of `OriginalLeNet5` takes 0.7 of the time
+        # (JAX, a CPU, one image).
         seen = ops.stack(
-            [inputs[:, :, start : start + columns] for start in range(size)],
+            [inputs[:, :, start : start + columns] for start in range(wide)],
             axis=3,
         )
         seen = ops.stack(
-            [seen[:, start : start + rows] for start in range(size)], axis=3
+            [seen[:, start : start + rows] for start in range(tall)], axis=3
         )
-        seen = ops.reshape(seen, (-1, rows, columns, size * size * channels))
+        seen = ops.reshape(seen, (-1, rows, columns, tall * wide * channels))
         if not isinstance(self.table, int):
             kernel = ops.matmul(
-                ops.reshape(kernel, (size * size, -1)),
+                ops.reshape(kernel, (tall * wide, -1)),
                 ops.cast(self._places, kernel.dtype),
             )
         return ops.matmul(
-            seen, ops.reshape(kernel, (size * size * channels, -1))
+            seen, ops.reshape(kernel, (tall * wide * channels, -1))
         )
 
     def compute_output_shape(
@@ -403,14 +512,16 @@ class TableConv2D(WeightedSum):
 
     def _output_size(self, input_shape: tuple[int | None, ...]) -> list[int]:
         sizes = [
-            size - self.kernel_size + 1
-            for size in input_shape[1:3]
+            size - kernel + 1
+            for size, kernel in zip(
+                input_shape[1:3], self.kernel_size, strict=True
+            )
             if size is not None
         ]
         if len(sizes) != 2 or min(sizes) < 1:
             raise ValueError(
                 f"`{type(self).__name__}` expects images of a known size, at "
-                f"least {self.kernel_size}x{self.kernel_size}. "
+                f"least {self.kernel_size[0]}x{self.kernel_size[1]}. "
                 f"Received: inputs of shape {tuple(input_shape)}"
             )
         return sizes
@@ -434,7 +545,8 @@ class EuclideanRBF(keras.layers.Layer):
 
     Args:
         codes: Array of shape `(num_classes, size)`.
-        **kwargs: `name` and `dtype`, as for any Keras layer.
+        **kwargs: `name` and `dtype`, as for any Keras layer. Inputs and codes
+            are cast to the compute dtype, which must be a float.
 
     Input shape:
         `(..., size)`.
@@ -443,8 +555,8 @@ class EuclideanRBF(keras.layers.Layer):
         `(..., num_classes)`.
 
     Raises:
-        ValueError: When `codes` is not of the form above, or inputs have
-            another size.
+        ValueError: When `codes` or `dtype` is not of the form above, or
+            inputs have another size.
 
     Example:
 
@@ -457,11 +569,20 @@ class EuclideanRBF(keras.layers.Layer):
 
     def __init__(self, codes: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.codes = np.asarray(codes, "float32")
-        if self.codes.ndim != 2 or not np.isfinite(self.codes).all():
+        self.codes = np.asarray(codes, "float64")
+        if (
+            self.codes.ndim != 2
+            or 0 in self.codes.shape
+            or not np.isfinite(self.codes).all()
+        ):
             raise ValueError(
                 "`codes` must be finite, of shape (num_classes, size). "
                 f"Received: codes={codes!r}"
+            )
+        if not keras.backend.is_float_dtype(self.compute_dtype):
+            raise ValueError(
+                "`dtype` must compute in a float dtype, or codes would be "
+                f"truncated. Received: dtype={self.compute_dtype!r}"
             )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -471,9 +592,12 @@ class EuclideanRBF(keras.layers.Layer):
                 f"{self.codes.shape[1]}), as long as the codes. "
                 f"Received: inputs of shape {tuple(input_shape)}"
             )
+        self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
 
     def call(self, inputs: Tensor) -> Tensor:
-        codes = ops.cast(self.codes, inputs.dtype)
+        # Keras casts floats to the compute dtype, but not integers.
+        inputs = ops.cast(inputs, self.compute_dtype)
+        codes = ops.cast(self.codes, self.compute_dtype)
         return ops.sum((ops.expand_dims(inputs, -2) - codes) ** 2, axis=-1)
 
     def compute_output_shape(
@@ -485,21 +609,98 @@ class EuclideanRBF(keras.layers.Layer):
         return {**super().get_config(), "codes": self.codes.tolist()}
 
 
-def _is_table(table: Any) -> bool:
-    return (
-        isinstance(table, Sequence)
-        and len(table) > 0
-        and all(
-            isinstance(sources, Sequence)
-            and len(sources) > 0
-            and len(set(sources)) == len(sources)
-            and all(
-                isinstance(source, (int, np.integer)) and source >= 0
-                for source in sources
-            )
-            for sources in table
+def spread_channels(
+    kernel: np.ndarray[Any, Any], channels: int
+) -> np.ndarray[Any, Any]:
+    """Adapts the kernel of a first convolution to other image channels.
+
+    From grey to colour, each weight is divided evenly among the channels; from
+    colour to grey, weights are summed over the channels. So a grey image gives
+    the same sums as before when it is repeated in all channels.
+
+    Args:
+        kernel: Array of shape `(height, width, channels, maps)`, as of
+            `keras.layers.Conv2D`, or of a `TableConv2D` without a table.
+        channels: Integer. How many channels the images have.
+
+    Returns:
+        Array of shape `(height, width, channels, maps)`. A kernel for as many
+        channels comes back unchanged.
+
+    Raises:
+        ValueError: When the kernel is not of the form above, or neither it
+            nor the images are grey.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.layers import spread_channels
+    >>> spread_channels(np.full((5, 5, 1, 6), 3.0), channels=3).shape
+    (5, 5, 3, 6)
+    """
+    kernel = np.asarray(kernel)
+    if kernel.ndim != 4:
+        raise ValueError(
+            "`kernel` must have the shape (height, width, channels, maps). "
+            f"Received: kernel of shape {kernel.shape}"
         )
+    if not is_positive_integer(channels):
+        raise ValueError(
+            "`channels` must be a positive integer. "
+            f"Received: channels={channels!r}"
+        )
+    if channels == kernel.shape[2]:
+        return kernel
+    if 1 not in (channels, kernel.shape[2]):
+        raise ValueError(
+            "`channels` must be 1, or the kernel that of grey images: how "
+            "other channels correspond is not known. "
+            f"Received: channels={channels}, kernel of shape {kernel.shape}"
+        )
+    grey = kernel.sum(axis=2, keepdims=True)
+    return np.repeat(grey / channels, channels, axis=2).astype(kernel.dtype)
+
+
+def _standardize_table(table: Any) -> int | list[list[int]]:
+    """Returns a table of Python's own integers."""
+    if is_positive_integer(table):
+        return int(table)
+    if not _is_sequence(table) or not all(map(_is_table_row, table)):
+        raise ValueError(
+            "`table` must be a positive integer, or for each map the "
+            "numbers of those that it sees, each once. "
+            f"Received: table={table!r}"
+        )
+    return [[int(source) for source in sources] for sources in table]
+
+
+def _is_table_row(sources: Any) -> bool:
+    return (
+        _is_sequence(sources)
+        and all(
+            isinstance(source, (int, np.integer))
+            and not isinstance(source, bool)
+            and source >= 0
+            for source in sources
+        )
+        and len(set(sources)) == len(sources)
     )
+
+
+def _is_sequence(value: Any) -> bool:
+    """Returns whether a value has elements, of which there are some."""
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    return (is_array or isinstance(value, Sequence)) and len(value) > 0
+
+
+def _standardize_kernel_size(kernel_size: Any) -> tuple[int, int]:
+    sizes = kernel_size if _is_sequence(kernel_size) else [kernel_size] * 2
+    if len(sizes) != 2 or not all(map(is_positive_integer, sizes)):
+        raise ValueError(
+            "`kernel_size` must be a positive integer or a tuple of 2. "
+            f"Received: kernel_size={kernel_size!r}"
+        )
+    return int(sizes[0]), int(sizes[1])
 
 
 def _channels(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int:

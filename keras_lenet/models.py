@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_lenet import compiled
+from keras_lenet import compiled, validation
 from keras_lenet.base import BaseModel
 from keras_lenet.datasets import is_positive_integer
+from keras_lenet.layer_record import LayerRecord
 from keras_lenet.layers import PadTo32, Tensor
 
 
@@ -24,15 +24,16 @@ class LeNet5(BaseModel):
     weights, every map of `c3` sees all maps of `s2`, and the output is a
     softmax. With one channel and ten classes there are 61,706 weights.
 
-    On a CPU, with TensorFlow and JAX, `fit` makes several steps in one
-    compiled program, as many as no callback notices, and calculates each
-    convolution and its pooling as one product (`keras_lenet.compiled`). Both
-    do what Keras' layers and `fit` do; a `train_step` of your own,
-    `run_eagerly=True`, other data types than float32 and anything added to
-    the layers are honoured by leaving it all to Keras. Compile with
-    `steps_per_execution` to choose the number of steps yourself. On
-    TensorFlow, NumPy arrays become datasets that `tf.data` does not tune, for
-    whose tuner the end of every pass would wait.
+    On a CPU with TensorFlow or JAX, `fit` runs several steps in one compiled
+    program, as many as the callbacks allow, and computes each convolution and
+    its pooling as one product (`keras_lenet.compiled`). This computes what
+    Keras' layers and `fit` compute. Keras' own layers and loop run if a layer
+    has changed, a subclass has its own `call` or `train_step`, or `compile`
+    got `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
+    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
+    datasets without `tf.data` autotuning, which delays the end of each epoch.
+
+    What is changed on a layer is saved with the model, as `layer_configs`.
 
     Args:
         num_classes: Integer. How many classes to tell apart. Defaults to
@@ -50,7 +51,8 @@ class LeNet5(BaseModel):
             Under 16-bit policies the `output` layer stays float32, so that
             probabilities and loss do not lose precision.
         name: String. The name of the model. Defaults to `"lenet5"`.
-        **kwargs: `trainable`, as for any Keras model.
+        **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
+            the changes of layers that `get_config` returns.
 
     Input shape:
         `(batch, height, width, channels)`: integers or floats.
@@ -60,10 +62,12 @@ class LeNet5(BaseModel):
         `classifier_activation=None`.
 
     Raises:
-        ValueError: When `num_classes` is not a positive integer, or
-            `input_shape` is not of the form above. From `fit` and `evaluate`,
-            when a label of an array is not from 0 to `num_classes - 1`, or a
-            crossentropy's `from_logits` does not fit the activation.
+        ValueError: If `num_classes` is not a positive integer, or
+            `input_shape` is not of the form above. From `fit`, `evaluate` and
+            `predict`: if images have another shape or scale than the model
+            expects, a label is not a whole number from 0 to
+            `num_classes - 1`, or a crossentropy's `from_logits` does not fit
+            the output layer.
 
     Example:
 
@@ -96,8 +100,8 @@ class LeNet5(BaseModel):
             )
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
-        _check_input_shape(input_shape, include_preprocessing)
-        shape = tuple(int(size) for size in input_shape)
+        shape = validation.checked_input_shape(input_shape)
+        _check_input_shape(shape, include_preprocessing)
 
         policy = keras.dtype_policies.get(dtype)
         head_policy = policy
@@ -114,27 +118,33 @@ class LeNet5(BaseModel):
         }
         pooling = {"data_format": "channels_last", **common}
 
+        record = LayerRecord(kwargs.pop("layer_configs", None))
         inputs = keras.Input(shape, name="images")
         x = inputs
         if include_preprocessing:
-            x = PadTo32(name="pad_to_32", **common)(x)
-            x = keras.layers.Rescaling(1 / 255, name="rescaling", **common)(x)
-        x = keras.layers.Conv2D(6, name="c1", **convolution)(x)
-        x = keras.layers.MaxPooling2D(name="s2", **pooling)(x)
-        x = keras.layers.Conv2D(16, name="c3", **convolution)(x)
-        x = keras.layers.MaxPooling2D(name="s4", **pooling)(x)
-        x = keras.layers.Flatten(name="flatten", **pooling)(x)
-        x = keras.layers.Dense(120, activation="relu", name="c5", **common)(x)
-        x = keras.layers.Dense(84, activation="relu", name="f6", **common)(x)
-        outputs = keras.layers.Dense(
-            int(num_classes),
-            activation=classifier_activation,
-            name="output",
-            dtype=head_policy,
-        )(x)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+            x = record.add(PadTo32(name="pad_to_32", **common))(x)
+            x = record.add(
+                keras.layers.Rescaling(1 / 255, name="rescaling", **common)
+            )(x)
+        for layer in (
+            keras.layers.Conv2D(6, name="c1", **convolution),
+            keras.layers.MaxPooling2D(name="s2", **pooling),
+            keras.layers.Conv2D(16, name="c3", **convolution),
+            keras.layers.MaxPooling2D(name="s4", **pooling),
+            keras.layers.Flatten(name="flatten", **pooling),
+            keras.layers.Dense(120, activation="relu", name="c5", **common),
+            keras.layers.Dense(84, activation="relu", name="f6", **common),
+            keras.layers.Dense(
+                int(num_classes),
+                activation=classifier_activation,
+                name="output",
+                dtype=head_policy,
+            ),
+        ):
+            x = record.add(layer)(x)
+        super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
+        self._finish(record, policy)
 
-        self.dtype_policy = policy
         self.num_classes = int(num_classes)
         self.include_preprocessing = include_preprocessing
         self.classifier_activation = keras.activations.get(
@@ -144,100 +154,45 @@ class LeNet5(BaseModel):
     def call(
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
-        images, *others = keras.tree.flatten(inputs)
+        images = self._images_alone(inputs)
         if (
-            not others
+            images is not None
             and compiled.is_being_compiled(images)
-            and compiled.is_plain(self)
-            and tuple(images.shape[1:]) == self.input_shape[1:]
+            and compiled.supports_fused_forward(self)
         ):
+            validation.check_shape(self, images)
             return compiled.forward(self, images, training=bool(training))
         return super().call(inputs, training=training, mask=mask)
 
+    def _images_alone(self, inputs: Tensor) -> Tensor | None:
+        """Returns images with a channel axis, if they are the only input."""
+        if isinstance(inputs, dict):
+            inputs = inputs.get("images")
+        elif isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            (inputs,) = inputs
+        if not keras.ops.is_tensor(inputs) or len(inputs.shape) not in (3, 4):
+            return None
+        if len(inputs.shape) == 3 and self.input_shape[-1] == 1:
+            return keras.ops.expand_dims(inputs, -1)
+        return inputs
+
     def trains_compiled(self) -> bool:
         return (
-            type(self).call is LeNet5.call
-            and compiled.is_plain(self)
-            and super().trains_compiled()
+            compiled.supports_fused_forward(self) and super().trains_compiled()
         )
 
-    def check_arguments(self, arguments: dict[str, Any]) -> None:
-        super().check_arguments(arguments)
-        if not self.compiled:
-            return
-        loss: Any = self.loss
-        name = loss if isinstance(loss, str) else getattr(loss, "name", "")
-        activation = self.classifier_activation
-        logits = activation is keras.activations.linear
-        if (
-            str(name).endswith("categorical_crossentropy")
-            and (logits or activation is keras.activations.softmax)
-            and logits != _takes_logits(loss)
-        ):
-            raise ValueError(
-                f"`loss` must have from_logits={logits}, as the model has "
-                f"classifier_activation={activation.__name__!r}. Received: "
-                f"loss={loss!r} with from_logits={not logits}."
-            )
-
     def get_config(self) -> dict[str, Any]:
-        dtype = self.dtype_policy
-        if any(
-            layer.quantization_mode for layer in self.layers
-        ) and not isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
-            # Quantized layers have policies of their own, without which the
-            # weights of a saved model would not fit when it is loaded.
-            dtype = keras.dtype_policies.DTypePolicyMap(
-                default_policy=dtype,
-                policy_map={
-                    layer.path: layer.dtype_policy
-                    for layer in self.layers
-                    if layer.weights
-                },
-            )
         return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.saving.serialize_keras_object(dtype),
-            "num_classes": self.num_classes,
-            "input_shape": self.input_shape[1:],
-            "include_preprocessing": self.include_preprocessing,
+            **super().get_config(),
             "classifier_activation": keras.activations.serialize(
                 self.classifier_activation
             ),
         }
 
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "LeNet5":
-        # Keras would otherwise rebuild the graph of layers as a plain
-        # functional model.
-        config = {**config, "input_shape": tuple(config["input_shape"])}
-        config["dtype"] = keras.saving.deserialize_keras_object(
-            config["dtype"], custom_objects=custom_objects
-        )
-        return cls(**config)
 
-
-def _takes_logits(loss: Any) -> bool:
-    if not isinstance(loss, keras.losses.Loss):
-        return False
-    return bool(loss.get_config().get("from_logits"))
-
-
-def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:
-    if (
-        not isinstance(shape, (tuple, list))
-        or len(shape) != 3
-        or not all(
-            isinstance(size, (int, np.integer)) and size > 0 for size in shape
-        )
-    ):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), positive "
-            f"integers. Received: input_shape={shape!r}"
-        )
+def _check_input_shape(
+    shape: tuple[int, int, int], include_preprocessing: bool
+) -> None:
     if include_preprocessing:
         # `PadTo32` refuses larger images; what it cannot see is that a batch
         # of images with their channels first would fit.
@@ -247,7 +202,7 @@ def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:
                 f"input_shape={shape!r}. Transpose the images with "
                 "`images.transpose(0, 2, 3, 1)`."
             )
-    elif tuple(shape[:2]) != (32, 32):
+    elif shape[:2] != (32, 32):
         raise ValueError(
             "`input_shape` must be (32, 32, channels) when "
             "`include_preprocessing=False`. Received: "

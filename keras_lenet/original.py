@@ -1,13 +1,16 @@
 """LeNet-5 as the 1998 paper describes it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_lenet import validation
 from keras_lenet.base import BaseModel
 from keras_lenet.datasets import is_positive_integer
+from keras_lenet.layer_record import LayerRecord
 from keras_lenet.layers import (
     EuclideanRBF,
     PadTo32,
@@ -76,7 +79,8 @@ class UniformByFanIn(keras.initializers.Initializer):
 
     Args:
         fan_in: Integer, or sequence of integers along the last axis.
-        seed: Integer. By default another one each time.
+        seed: Integer or `keras.random.SeedGenerator`. By default another one
+            each time.
 
     Example:
 
@@ -87,10 +91,14 @@ class UniformByFanIn(keras.initializers.Initializer):
     True
     """
 
-    def __init__(
-        self, fan_in: int | list[int], seed: int | None = None
-    ) -> None:
-        self.fan_in = fan_in
+    def __init__(self, fan_in: int | Sequence[int], seed: Any = None) -> None:
+        sizes = np.atleast_1d(np.asarray(fan_in, "object"))
+        if sizes.ndim != 1 or not all(map(is_positive_integer, sizes)):
+            raise ValueError(
+                "`fan_in` must be a positive integer, or a sequence of them. "
+                f"Received: fan_in={fan_in!r}"
+            )
+        self.fan_in = np.asarray(fan_in).tolist()
         self.seed = seed
         self._uniform = keras.initializers.RandomUniform(-1, 1, seed=seed)
 
@@ -100,7 +108,40 @@ class UniformByFanIn(keras.initializers.Initializer):
         return drawn * ops.cast(scale, drawn.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {"fan_in": self.fan_in, "seed": self.seed}
+        seed = self._uniform.get_config()["seed"]
+        return {"fan_in": self.fan_in, "seed": seed}
+
+
+def one_hot_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Returns integer labels as one-hot vectors, of the form of predictions.
+
+    Args:
+        y_true: Labels of shape `(batch, d0, ..., dN)` or
+            `(batch, d0, ..., dN, 1)`.
+        y_pred: Predictions of shape `(batch, d0, ..., dN, num_classes)`.
+
+    Returns:
+        Tensor of the shape and dtype of `y_pred`.
+
+    Raises:
+        ValueError: When the shapes are not of the form above.
+    """
+    labels = y_true
+    if len(labels.shape) == len(y_pred.shape) and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    if len(labels.shape) != len(y_pred.shape) - 1 or any(
+        size != expected and None not in (size, expected)
+        for size, expected in zip(labels.shape, y_pred.shape[:-1], strict=True)
+    ):
+        raise ValueError(
+            "`y_true` must be integer labels of the shape of `y_pred` without "
+            "its last axis, or with one of size 1. "
+            f"Received: y_true of shape {tuple(y_true.shape)}, y_pred of "
+            f"shape {tuple(y_pred.shape)}"
+        )
+    return ops.one_hot(
+        ops.cast(labels, "int32"), y_pred.shape[-1], dtype=y_pred.dtype
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
@@ -118,11 +159,13 @@ class DistanceLoss(keras.losses.Loss):
         **kwargs: `name`, `reduction` and `dtype`, as for any Keras loss.
 
     Call arguments:
-        y_true: Integers of shape `(batch,)` or `(batch, 1)`.
+        y_true: Integers of shape `(batch,)` or `(batch, 1)`. For a map of
+            outputs `(batch, height, width)` or `(batch, height, width, 1)`.
         y_pred: Floats of shape `(batch, num_classes)`: distances, negative.
+            For a map of outputs `(batch, height, width, num_classes)`.
 
     Raises:
-        ValueError: When `rubbish` is not of the form above.
+        ValueError: When `rubbish` or a shape is not of the form above.
 
     Example:
 
@@ -134,6 +177,8 @@ class DistanceLoss(keras.losses.Loss):
     >>> round(float(DistanceLoss(rubbish=4.0)(np.array([0]), scores)), 4)
     0.4076
     """
+
+    takes_class_indices = True
 
     def __init__(
         self,
@@ -150,12 +195,10 @@ class DistanceLoss(keras.losses.Loss):
                 "`rubbish` must be a number above 0, or None. "
                 f"Received: rubbish={rubbish!r}"
             )
-        self.rubbish = rubbish
+        self.rubbish = None if rubbish is None else float(rubbish)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-        right = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
-        loss = -ops.sum(right * y_pred, axis=-1)
+        loss = -ops.sum(one_hot_labels(y_true, y_pred) * y_pred, axis=-1)
         if self.rubbish is None:
             return loss
         # exp(-distance) underflows.
@@ -170,28 +213,28 @@ class DistanceLoss(keras.losses.Loss):
         """Returns the second derivatives of the loss by the features.
 
         Args:
-            y_true: Integers of shape `(batch,)`.
-            features: Tensor of shape `(batch, size)`, what the distances to
+            y_true: Integers of shape `(..., )`.
+            features: Tensor of shape `(..., size)`, what the distances to
                 `codes` are taken of.
             codes: Array of shape `(num_classes, size)`.
 
         Returns:
-            Tensor of shape `(batch, size)`: the diagonal, never negative.
+            Tensor of shape `(..., size)`: the diagonal, never negative.
         """
         if self.rubbish is None:
             return 2 * ops.ones_like(features)
         codes = ops.convert_to_tensor(codes, features.dtype)
-        apart = ops.expand_dims(features, 1) - codes
+        apart = ops.expand_dims(features, -2) - codes
         scores = -ops.sum(apart**2, axis=-1, keepdims=True)
-        rubbish = -self.rubbish * ops.ones_like(scores[:, :1])
-        shares = ops.softmax(ops.concatenate([scores, rubbish], 1), axis=1)
-        shares = shares[:, :-1]
+        rubbish = -self.rubbish * ops.ones_like(scores[..., :1, :])
+        shares = ops.softmax(ops.concatenate([scores, rubbish], -2), axis=-2)
+        shares = shares[..., :-1, :]
         # The distances' own, 2, as far as it is no rubbish, and how gradients
         # differ between classes.
         slopes = 2 * apart
-        mean = ops.sum(shares * slopes, axis=1)
-        spread = ops.sum(shares * slopes**2, axis=1) - mean**2
-        return 2 * (1 - ops.sum(shares, axis=1)) + spread
+        mean = ops.sum(shares * slopes, axis=-2)
+        spread = ops.sum(shares * slopes**2, axis=-2) - mean**2
+        return 2 * (1 - ops.sum(shares, axis=-2)) + spread
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rubbish": self.rubbish}
@@ -240,7 +283,8 @@ class OriginalLeNet5(BaseModel):
         dtype: Data type or policy of the layers. By default the global one.
             Under 16-bit policies the distances stay float32.
         name: String. The name of the model. Defaults to `"original_lenet5"`.
-        **kwargs: `trainable`, as for any Keras model.
+        **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
+            the changes of layers that `get_config` returns.
 
     Input shape:
         `(batch, height, width, channels)`: integers or floats.
@@ -251,8 +295,9 @@ class OriginalLeNet5(BaseModel):
         num_classes)`.
 
     Raises:
-        ValueError: When an argument is not of the form above. From `fit` and
-            `evaluate`, when a label of an array is not from 0 to
+        ValueError: If an argument is not of the form above. From `fit`,
+            `evaluate` and `predict`: if images have another shape or scale
+            than the model expects, or a label is not a whole number from 0 to
             `num_classes - 1`.
 
     Example:
@@ -283,8 +328,8 @@ class OriginalLeNet5(BaseModel):
             )
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
-        _check_input_shape(input_shape, include_preprocessing)
-        shape = tuple(int(size) for size in input_shape)
+        shape = validation.checked_input_shape(input_shape)
+        _check_input_shape(shape, include_preprocessing)
         policy = keras.dtype_policies.get(dtype)
         common = {"dtype": policy}
         squashed = {"activation": scaled_tanh, **common}
@@ -293,84 +338,73 @@ class OriginalLeNet5(BaseModel):
             **squashed,
         }
 
+        record = LayerRecord(kwargs.pop("layer_configs", None))
         inputs = keras.Input(shape, name="images")
         x = inputs
         if include_preprocessing:
             if max(shape[:2]) <= 32:
-                x = PadTo32(name="pad_to_32", **common)(x)
-            x = keras.layers.Rescaling(
-                1.275 / 255, -0.1, name="rescaling", **common
+                x = record.add(PadTo32(name="pad_to_32", **common))(x)
+            x = record.add(
+                keras.layers.Rescaling(
+                    1.275 / 255, -0.1, name="rescaling", **common
+                )
             )(x)
-        x = TableConv2D(
-            6,
-            kernel_initializer=UniformByFanIn(25 * shape[-1]),
-            name="c1",
-            **squashed,
-        )(x)
-        x = TrainableSubsampling2D(name="s2", **subsampling)(x)
-        x = TableConv2D(
-            TABLE,
-            kernel_initializer=UniformByFanIn(
-                [25 * len(sources) for sources in TABLE for _ in sources]
+        for layer in (
+            TableConv2D(
+                6,
+                kernel_initializer=UniformByFanIn(25 * shape[-1]),
+                name="c1",
+                **squashed,
             ),
-            name="c3",
-            **squashed,
-        )(x)
-        x = TrainableSubsampling2D(name="s4", **subsampling)(x)
-        x = TableConv2D(
-            120,
-            kernel_initializer=UniformByFanIn(25 * 16),
-            name="c5",
-            **squashed,
-        )(x)
-        x = keras.layers.Dense(
-            84, kernel_initializer=UniformByFanIn(120), name="f6", **squashed
-        )(x)
+            TrainableSubsampling2D(name="s2", **subsampling),
+            TableConv2D(
+                TABLE,
+                kernel_initializer=UniformByFanIn(
+                    [25 * len(sources) for sources in TABLE for _ in sources]
+                ),
+                name="c3",
+                **squashed,
+            ),
+            TrainableSubsampling2D(name="s4", **subsampling),
+            TableConv2D(
+                120,
+                kernel_initializer=UniformByFanIn(25 * 16),
+                name="c5",
+                **squashed,
+            ),
+            keras.layers.Dense(
+                84,
+                kernel_initializer=UniformByFanIn(120),
+                name="f6",
+                **squashed,
+            ),
+        ):
+            x = record.add(layer)(x)
         if x.shape[1:3] == (1, 1):
-            x = keras.layers.Flatten(name="flatten", **common)(x)
+            x = record.add(keras.layers.Flatten(name="flatten", **common))(x)
         head = common
         if policy.compute_dtype in ("float16", "bfloat16"):
             head = {"dtype": "float32"}
-        x = EuclideanRBF(codes()[:num_classes], name="rbf", **head)(x)
-        outputs = keras.layers.Rescaling(-1.0, name="output", **head)(x)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        for layer in (
+            EuclideanRBF(codes()[:num_classes], name="rbf", **head),
+            keras.layers.Rescaling(-1.0, name="output", **head),
+        ):
+            x = record.add(layer)(x)
+        super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
+        self._finish(record, policy)
 
-        self.dtype_policy = policy
         self.num_classes = int(num_classes)
         self.include_preprocessing = include_preprocessing
         # What `softmax` makes probabilities of.
         self.classifier_activation = keras.activations.linear
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-            "num_classes": self.num_classes,
-            "input_shape": self.input_shape[1:],
-            "include_preprocessing": self.include_preprocessing,
-        }
 
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "OriginalLeNet5":
-        config = {**config, "input_shape": tuple(config["input_shape"])}
-        config["dtype"] = keras.saving.deserialize_keras_object(
-            config["dtype"], custom_objects=custom_objects
-        )
-        return cls(**config)
-
-
-def _check_input_shape(shape: Any, include_preprocessing: bool) -> None:
-    sizes = shape[:2] if isinstance(shape, (tuple, list)) else ()
-    if (
-        len(sizes) != 2
-        or len(shape) != 3
-        or not all(map(is_positive_integer, shape))
-        or not (
-            min(sizes) >= 32 or (include_preprocessing and max(sizes) <= 32)
-        )
+def _check_input_shape(
+    shape: tuple[int, int, int], include_preprocessing: bool
+) -> None:
+    height, width, _ = shape
+    if min(height, width) < 32 and (
+        not include_preprocessing or max(height, width) > 32
     ):
         raise ValueError(
             "`input_shape` must be (height, width, channels), height and "

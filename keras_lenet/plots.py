@@ -1,11 +1,13 @@
 """Pictures of a training's course, of predictions and of their errors.
 
-Functions take arrays and return a `matplotlib.figure.Figure`, which shows
-itself in a notebook and is written with `figure.savefig("name.png")`. They
-never use pyplot, so they can be called from any thread and leave nothing
-behind.
+Functions take arrays and return a `matplotlib.figure.Figure`. A notebook
+displays it as the last expression of a cell, or with `display(figure)`;
+`figure.savefig("name.png")` writes it. `plt.show()` does not show it. The
+functions never use pyplot, so they can be called from any thread and leave
+nothing behind.
 """
 
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -29,15 +31,24 @@ _HELD_OUT: list[dict[str, Any]] = [
 _WRONG = "#D55E00"
 
 
-def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
+class NotebookFigure(Figure):
+    """A figure that notebooks display without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
+def plot_history(history: Any) -> Figure:
     """Draws the loss and every metric, in training and on held-out data.
 
     Args:
-        history: Mapping of names to numbers over time, all of one length: the
-            `history` of Keras' `History` or of `HeldOutEvaluation`. Names
-            that start with `val_` are those of held-out data and share a
-            panel with the metric they end in. `"step"`, where present, is the
-            horizontal axis; otherwise it is the epoch.
+        history: What `fit` returns, a `HeldOutEvaluation`, or the `history`
+            of either: a mapping of names to numbers over time, all of one
+            length. Names that start with `val_` are those of held-out data
+            and share a panel with the metric they end in. `"step"`, where
+            present, is the horizontal axis; otherwise it is the epoch.
 
     Returns:
         A `Figure` with one panel for each metric.
@@ -56,6 +67,9 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     >>> [axes.get_title() for axes in figure.axes]
     ['Accuracy']
     """
+    epochs = getattr(history, "epoch", None)
+    if hasattr(history, "history"):
+        history = history.history
     curves = {name: y for name, y in history.items() if name != "step"}
     lengths = {name: len(y) for name, y in history.items()}
     if not curves or 0 in lengths.values() or len(set(lengths.values())) > 1:
@@ -69,13 +83,19 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
         if name.startswith("val_") and not _metric_of(name, metrics):
             metrics.append(name.removeprefix("val_"))
 
+    # Keras counts epochs from 0 on.
+    numbers = range(max(lengths.values())) if epochs is None else epochs
+    x = history.get("step", [number + 1 for number in numbers])
     columns = min(len(metrics), 2)
     rows = math.ceil(len(metrics) / columns)
-    figure = Figure(figsize=(4.8 * columns, 3.6 * rows), layout="constrained")
+    figure = NotebookFigure(
+        figsize=(4.8 * columns, 3.6 * rows), layout="constrained"
+    )
     panels = _grid(figure, rows, columns, len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
         names = [n for n in curves if _metric_of(n, metrics) == metric]
-        _plot_metric(axes, metric, {n: curves[n] for n in names}, history)
+        _plot_metric(axes, metric, x, {n: curves[n] for n in names})
+        axes.set_xlabel("Training steps" if "step" in history else "Epoch")
     return figure
 
 
@@ -91,12 +111,12 @@ def plot_predictions(
 
     Args:
         images: Array of shape `(n, height, width, channels)`, 1 channel
-            (grey) or 3 (colour), or `(n, height, width)`; uint8 in [0, 255]
-            or floats in [0, 1].
+            (grey) or 3 (colour), or `(n, height, width)`; integers or floats
+            in [0, 255], or floats in [0, 1].
         labels: Array of integers of shape `(n,)`, the actual classes.
         predictions: Array of integers of shape `(n,)`, the predicted classes,
             or the model's output of shape `(n, num_classes)`, of which the
-            largest counts.
+            largest counts, or `(n, 1)`, where class 1 is above 0.5.
         class_names: Sequence of strings, the names of the classes from 0 on.
             By default their numbers.
 
@@ -104,7 +124,8 @@ def plot_predictions(
         A `Figure`.
 
     Raises:
-        ValueError: When lengths differ or shapes are not of the form above.
+        ValueError: When lengths differ, or shapes or pixels are not of the
+            form above.
 
     Example:
 
@@ -119,7 +140,7 @@ def plot_predictions(
     count = len(pixels)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    figure = Figure(
+    figure = NotebookFigure(
         figsize=(1.6 * columns, 2.0 * rows + 0.4), layout="constrained"
     )
     right = actual == predicted
@@ -165,7 +186,8 @@ def plot_errors(
         class.
 
     Raises:
-        ValueError: When lengths differ or shapes are not of the form above.
+        ValueError: When lengths differ, or shapes or pixels are not of the
+            form above.
 
     Example:
 
@@ -181,7 +203,7 @@ def plot_errors(
     drawn = wrong[:max_images]
     columns = max(1, min(10, len(drawn)))
     rows = max(1, math.ceil(len(drawn) / columns))
-    figure = Figure(
+    figure = NotebookFigure(
         figsize=(max(4, 0.75 * columns), 0.95 * rows + 0.5),
         layout="constrained",
     )
@@ -216,7 +238,7 @@ def plot_confusion_matrix(
         labels: Array of integers of shape `(n,)`, the actual classes.
         predictions: Array of integers of shape `(n,)`, the predicted classes,
             or the model's output of shape `(n, num_classes)`, of which the
-            largest counts.
+            largest counts, or `(n, 1)`, where class 1 is above 0.5.
         class_names: Sequence of strings, the names of the classes from 0 on.
 
     Returns:
@@ -234,9 +256,7 @@ def plot_confusion_matrix(
     """
     from sklearn.metrics import confusion_matrix
 
-    actual, predicted = np.asarray(labels), np.asarray(predictions)
-    if predicted.ndim == 2:
-        predicted = predicted.argmax(axis=1)
+    actual, predicted = np.asarray(labels), _classes(predictions)
     if actual.ndim != 1 or actual.shape != predicted.shape or not actual.size:
         raise ValueError(
             "`labels` and `predictions` must have the same length, at least 1. "
@@ -249,7 +269,7 @@ def plot_confusion_matrix(
     np.fill_diagonal(errors, np.nan)
     most = max(1.0, np.nanmax(errors, initial=0.0))
     size = max(4.5, 0.42 * count)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    figure = NotebookFigure(figsize=(size + 1, size), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=most)
     names = [_plain(name) for name in class_names]
@@ -314,7 +334,7 @@ def plot_rejection(
             "`rejected` and `error` must have the same length, at least 1. "
             f"Received: shapes {shares.shape} and {errors.shape}."
         )
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = NotebookFigure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(
         shares, errors, drawstyle="steps-post", label="LeNet5", **_TRAINING
@@ -391,7 +411,7 @@ def plot_pictures(
     count = len(pictures)
     columns = min(3, count)
     rows = math.ceil(count / columns)
-    figure = Figure(
+    figure = NotebookFigure(
         figsize=(3.6 * columns, 2.1 * rows + 0.2), layout="constrained"
     )
     panels = _grid(figure, rows, 2 * columns, 2 * count)
@@ -412,9 +432,7 @@ def _checked(
 ) -> tuple[Any, Any, Any]:
     """Returns pixels, actual and predicted classes in one form."""
     pixels, actual = np.asarray(images), np.asarray(labels)
-    predicted = np.asarray(predictions)
-    if predicted.ndim == 2:
-        predicted = predicted.argmax(axis=1)
+    predicted = _classes(predictions)
     if pixels.ndim == 3:
         pixels = pixels[..., np.newaxis]
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
@@ -430,7 +448,21 @@ def _checked(
             f"at least 1. Received: {count} images, labels of shape "
             f"{actual.shape} and predictions of shape {predicted.shape}."
         )
+    check_pixels(pixels)
+    if pixels.dtype.kind in "iu" or are_raw_floats(pixels):
+        pixels = np.rint(pixels).astype("uint8")
     return pixels, actual, predicted
+
+
+def _classes(predictions: npt.ArrayLike) -> Any:
+    """Returns the classes that a model's output means."""
+    predicted = np.asarray(predictions)
+    if predicted.ndim != 2:
+        return predicted
+    if predicted.shape[1] == 1:
+        # As Keras' `BinaryAccuracy` does.
+        return (predicted[:, 0] > 0.5).astype("int64")
+    return predicted.argmax(axis=1)
 
 
 def _grid(figure: Figure, rows: int, columns: int, count: int) -> Any:
@@ -439,6 +471,32 @@ def _grid(figure: Figure, rows: int, columns: int, count: int) -> Any:
     for axes in panels[count:]:
         axes.remove()
     return panels[:count]
+
+
+def are_raw_floats(pixels: Any) -> bool:
+    """Returns whether pixels are floats in [0, 255], not in [0, 1].
+
+    Args:
+        pixels: Array.
+    """
+    return bool(pixels.dtype.kind == "f" and pixels.max(initial=0) > 1)
+
+
+def check_pixels(pixels: Any) -> None:
+    """Checks that pixels can be drawn.
+
+    Args:
+        pixels: Array.
+
+    Raises:
+        ValueError: When they are neither in [0, 255] nor in [0, 1].
+    """
+    # NaN compares false.
+    if not ((pixels >= 0) & (pixels <= 255)).all():
+        raise ValueError(
+            "`images` must be in [0, 255], or floats in [0, 1]. Received: "
+            f"numbers from {pixels.min()} to {pixels.max()}."
+        )
 
 
 def _show(axes: Axes, pixels: Any) -> None:
@@ -459,8 +517,8 @@ def _metric_of(name: str, metrics: Sequence[str]) -> str | None:
 def _plot_metric(
     axes: Axes,
     metric: str,
+    x: Sequence[float],
     curves: Mapping[str, Sequence[float]],
-    history: Mapping[str, Sequence[float]],
 ) -> None:
     held_out = 0
     for name, y in curves.items():
@@ -471,13 +529,11 @@ def _plot_metric(
             label = f"held-out, {_plain(of)}" if of else "held-out"
             style = _HELD_OUT[held_out % len(_HELD_OUT)]
             held_out += 1
-        x = history.get("step", range(1, len(y) + 1))
         marker = "o" if len(y) == 1 else ""
         axes.plot(x, y, label=label, marker=marker, linewidth=1.4, **style)
     title = _plain(metric.replace("_", " ").capitalize())
     axes.set_title(title)
     axes.set_ylabel(title)
-    axes.set_xlabel("Training steps" if "step" in history else "Epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

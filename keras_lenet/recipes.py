@@ -10,7 +10,7 @@ from keras import ops
 from keras_lenet.datasets import is_positive_integer
 from keras_lenet.layers import Tensor
 from keras_lenet.optimizers import LevenbergMarquardt
-from keras_lenet.original import DistanceLoss
+from keras_lenet.original import DistanceLoss, one_hot_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
@@ -55,9 +55,9 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
                 "`warmup` must be a number above 0 and below 1. "
                 f"Received: warmup={warmup!r}"
             )
-        self.peak_learning_rate = peak_learning_rate
-        self.steps = steps
-        self.warmup = warmup
+        self.peak_learning_rate = float(peak_learning_rate)
+        self.steps = int(steps)
+        self.warmup = float(warmup)
 
     def __call__(self, step: Any) -> Tensor:
         # The first step is 0 and has a rate already.
@@ -82,7 +82,8 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
 
     Keras' `SparseCategoricalCrossentropy` takes integers but does not smooth,
     its `CategoricalCrossentropy` smooths but takes one-hot labels. This is the
-    latter for integers (https://arxiv.org/abs/1512.00567, section 7).
+    latter for integers (https://arxiv.org/abs/1512.00567, section 7). Labels
+    to leave out get a sample weight of 0.
 
     Args:
         label_smoothing: Number from 0 to 1. The share of the probability that
@@ -92,11 +93,13 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
         **kwargs: `name`, `reduction` and `dtype`, as for any Keras loss.
 
     Call arguments:
-        y_true: Integers of shape `(batch,)` or `(batch, 1)`.
-        y_pred: Floats of shape `(batch, num_classes)`.
+        y_true: Integers of shape `(batch, d0, ..., dN)` or
+            `(batch, d0, ..., dN, 1)`.
+        y_pred: Floats of shape `(batch, d0, ..., dN, num_classes)`.
 
     Raises:
-        ValueError: When `label_smoothing` is not from 0 to 1.
+        ValueError: When `label_smoothing` is not from 0 to 1, or a shape is
+            not of the form above.
 
     Example:
 
@@ -106,6 +109,8 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
     >>> round(float(loss(np.array([1]), np.array([[0.5, 0.5]]))), 4)
     0.6931
     """
+
+    takes_class_indices = True
 
     def __init__(
         self,
@@ -123,13 +128,12 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
                 "`label_smoothing` must be a number from 0 to 1. "
                 f"Received: label_smoothing={label_smoothing!r}"
             )
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = float(label_smoothing)
         self.from_logits = from_logits
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         return keras.losses.categorical_crossentropy(
-            ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype),
+            one_hot_labels(y_true, y_pred),
             y_pred,
             from_logits=self.from_logits,
             label_smoothing=self.label_smoothing,

@@ -57,6 +57,28 @@ def test_the_temperature_is_where_the_crossentropy_is_smallest(generator):
 
 
 @once
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("of_labels", ["uint8", "int16", "uint64"])
+def test_probabilities_and_labels_may_be_of_any_precision(
+    dtype, of_labels, generator
+):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    dtype = bfloat16 if dtype == "bfloat16" else dtype
+    logits = generator.normal(0, 2, (2_000, 30))
+    probabilities, labels = softmax(logits), draw(generator, logits)
+    given = probabilities.astype(dtype), labels.astype(of_labels)
+    assert fit_temperature(*given) == pytest.approx(
+        fit_temperature(probabilities, labels), abs=0.01
+    )
+    assert expected_calibration_error(*given) == pytest.approx(
+        expected_calibration_error(probabilities, labels), abs=0.01
+    )
+    assert rejection_curve(*given)["error"][0] == pytest.approx(
+        rejection_curve(probabilities, labels)["error"][0], abs=0.01
+    )
+
+
+@once
 def test_perfect_predictions_and_zeros_have_a_temperature_too():
     assert fit_temperature(np.eye(3), [0, 1, 2]) == pytest.approx(0.01)
     assert fit_temperature(np.eye(3), [1, 2, 0]) == pytest.approx(100)
@@ -101,6 +123,27 @@ def test_a_calibrated_model_predicts_the_same_classes_with_other_probabilities(
     )
     # Now nothing is to be done.
     assert calibrate(model, images, labels) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_a_quantized_model_is_calibrated(generator):
+    model = LeNet5(3)
+    model.quantize("int8")
+    images = generator.integers(0, 256, (100, 28, 28, 1)).astype("uint8")
+    before = model.predict(images, verbose=0)
+    temperature = calibrate(model, images, draw(generator, np.log(before) * 3))
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0),
+        softmax(np.log(before) / temperature),
+        atol=1e-5,
+    )
+
+
+def test_a_model_whose_last_layer_adds_weights_is_not_calibrated():
+    model = LeNet5()
+    model.get_layer("output").enable_lora(2)
+    with pytest.raises(ValueError, match=r"without LoRA.*Calibrate the model"):
+        calibrate(model, np.ones((1, 28, 28, 1), "uint8"), [3])
 
 
 @pytest.mark.parametrize(

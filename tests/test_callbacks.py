@@ -1,6 +1,7 @@
 import csv
 import functools
 import random
+import re
 import subprocess
 import sys
 
@@ -13,8 +14,14 @@ from environment import (
     needs_tensorflow,
     on_default_backend,
 )
+from matplotlib.image import imread, imsave
 
-from keras_lenet import HeldOutEvaluation, LeNet5, SamplePredictions
+from keras_lenet import (
+    BestModelCheckpoint,
+    HeldOutEvaluation,
+    LeNet5,
+    SamplePredictions,
+)
 
 # Keras refuses more than one step per execution on PyTorch.
 STEPS_PER_EXECUTION = [1] if BACKEND == "torch" else [1, 3]
@@ -462,6 +469,127 @@ def test_datasets_are_evaluated_like_arrays_without_disturbing(data):
             )
 
 
+def test_a_list_of_arrays_is_what_it_is_for_validation_data(data):
+    x, y = data
+    weights = np.linspace(0, 2, len(x), dtype="float32")
+    arrays = HeldOutEvaluation(data, 4)
+    train(data, [arrays])
+    weighted = HeldOutEvaluation((x, y, weights), 4)
+    train(data, [weighted])
+    assert weighted.history["val_loss"] != arrays.history["val_loss"]
+    for given, expected in (
+        ([x, y], arrays),
+        ([x, y, weights], weighted),
+        # These are batches.
+        ([(x[:50], y[:50]), (x[50:], y[50:])], arrays),
+        ([[x[:50], y[:50]], [x[50:], y[50:]]], arrays),
+        ([(x, y, weights)], weighted),
+    ):
+        held_out = HeldOutEvaluation(given, 4)
+        train(data, [held_out])
+        np.testing.assert_allclose(
+            held_out.history["val_loss"],
+            expected.history["val_loss"],
+            rtol=1e-4,
+        )
+
+
+def test_a_model_without_targets_is_evaluated_on_batches_without(data):
+    class Reconstructs(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(144)
+
+        def call(self, inputs):
+            x = keras.ops.reshape(inputs, (-1, 144)) / 255
+            self.add_loss(keras.ops.mean((self.dense(x) - x) ** 2))
+            return x
+
+    model = Reconstructs()
+    model.compile("adam")
+    held_out = HeldOutEvaluation([(data[0][:64],), (data[0][64:],)], "epoch")
+    model.fit(data[0], verbose=0, callbacks=[held_out])
+    assert len(held_out.history["val_loss"]) == 1
+    assert held_out.history["val_loss"][0] > 0
+
+
+@pytest.fixture
+def directory(data, tmp_path):
+    """A folder of images, one folder for each class."""
+    folder = tmp_path / "data"
+    for index, (image, label) in enumerate(zip(*data, strict=True)):
+        path = folder / f"class {label}" / f"{index:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imsave(path, image[..., 0], cmap="gray", vmin=0, vmax=255)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("format", ["tf", "grain"])
+@pytest.mark.parametrize("label_mode", ["int", "categorical"])
+@needs_tensorflow
+def test_callbacks_take_what_image_dataset_from_directory_returns(
+    format, label_mode, directory, tmp_path, monkeypatch
+):
+    if format == "grain":
+        pytest.importorskip("grain")
+    dataset = keras.utils.image_dataset_from_directory(
+        directory,
+        label_mode=label_mode,
+        color_mode="grayscale",
+        image_size=(12, 12),
+        batch_size=50,
+        shuffle=False,
+        format=format,
+        verbose=False,
+    )
+    drawn = record_drawn(monkeypatch)
+    held_out = HeldOutEvaluation(dataset, "epoch")
+    pictures = SamplePredictions(dataset, filepath=tmp_path / "a.png")
+    keras.utils.set_random_seed(1)
+    model = make_model()
+    prefix = "sparse_" if label_mode == "int" else ""
+    model.compile(
+        "adam", f"{prefix}categorical_crossentropy", metrics=["accuracy"]
+    )
+    model.fit(
+        dataset,
+        epochs=1,
+        shuffle=False,
+        verbose=0,
+        callbacks=[held_out, pictures],
+    )
+    loss, accuracy = model.evaluate(dataset, verbose=0)
+    np.testing.assert_allclose(held_out.history["val_loss"], [loss], rtol=1e-4)
+    np.testing.assert_allclose(
+        held_out.history["val_accuracy"], [accuracy], rtol=1e-4
+    )
+
+    images, labels, outputs, names = drawn[-1]
+    files = sorted(directory.glob("*/*"))[:16]
+    expected = np.stack([imread(path)[..., :1] * 255 for path in files])
+    np.testing.assert_allclose(images, expected, atol=0.01)
+    assert [names[label] for label in labels] == [p.parent.name for p in files]
+    # The model is given the floats that it was trained on.
+    expected = model.predict(dataset, verbose=0)[:16]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
+
+
+def record_drawn(monkeypatch):
+    """Returns a list of what `plot_predictions` is called with."""
+    from keras_lenet import plots
+
+    drawn = []
+    original = plots.plot_predictions
+
+    def plot_predictions(*args):
+        drawn.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(plots, "plot_predictions", plot_predictions)
+    return drawn
+
+
 # Where results go
 
 
@@ -525,9 +653,123 @@ def test_a_line_is_printed_at_every_evaluation_if_asked(data, capsys):
     first, _ = capsys.readouterr().out.splitlines()
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     values = {name: held_out.history[name][0] for name in names}
-    assert first == "step 8" + "".join(
-        f" - {name}: {value:.4f}" for name, value in values.items()
+    assert first == "step 8: " + ", ".join(
+        f"{name} {value:.4f}" for name, value in values.items()
     )
+
+
+class Screen:
+    """A terminal of few rows, and all lines that were ever on it."""
+
+    def __init__(self, rows=6, columns=130):
+        self.rows, self.columns = rows, columns
+        self.row = self.column = 0
+        self.lines = [""]
+
+    def isatty(self):
+        return True
+
+    def flush(self):
+        pass
+
+    def write(self, text):
+        for part in re.findall(r"\x1b\[\d*[A-Za-z]|.", text, re.DOTALL):
+            getattr(self, f"_{NAMES.get(part[-1:], 'put')}")(part)
+
+    @property
+    def _top(self):
+        return max(0, len(self.lines) - self.rows)
+
+    def _feed(self, part):
+        self.row += 1
+        self.column = 0
+        if self.row == len(self.lines):
+            self.lines.append("")
+
+    def _up_or_letter(self, part):
+        if len(part) == 1:
+            return self._put(part)
+        self.row = max(self._top, self.row - 1)
+
+    def _insert_or_letter(self, part):
+        if len(part) == 1:
+            return self._put(part)
+        # What is below the last row is lost.
+        full = len(self.lines) - self._top == self.rows
+        self.lines.insert(self.row, "")
+        if full:
+            self.lines.pop()
+
+    def _color_or_letter(self, part):
+        if len(part) == 1:
+            self._put(part)
+
+    def _return(self, part):
+        self.column = 0
+
+    def _back(self, part):
+        self.column = max(0, self.column - 1)
+
+    def _put(self, part):
+        if self.column == self.columns:
+            self._feed(part)
+        line = self.lines[self.row].ljust(self.column)
+        self.lines[self.row] = (
+            line[: self.column] + part + line[self.column + 1 :]
+        )
+        self.column += 1
+
+
+NAMES = {
+    "\n": "feed",
+    "\r": "return",
+    "\b": "back",
+    "A": "up_or_letter",
+    "L": "insert_or_letter",
+    "m": "color_or_letter",
+}
+
+
+def test_lines_of_evaluations_stand_above_the_progress_bar(data, monkeypatch):
+    screen = Screen()
+    bars = []
+
+    class Looks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch > 4:
+                bars.append([line for line in screen.lines if line][-1])
+
+    held_out = HeldOutEvaluation(data, 4, verbose=1)
+    model = make_model()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", screen)
+        # `held_out` prints before the next step.
+        model.fit(*data, batch_size=16, epochs=2, callbacks=[held_out, Looks()])
+    lines = [line.split(":")[0].strip() for line in screen.lines]
+    bar = re.compile(r"8/8 ━+ \d+s \S+/step - accuracy")
+    assert [line for line in lines if not bar.match(line)] == [
+        "Epoch 1/2",
+        "step 4",
+        "step 8",
+        "Epoch 2/2",
+        "step 12",
+        "step 16",
+        "",
+    ]
+    printed = [line for line in screen.lines if line.startswith("step ")]
+    assert all("val_accuracy" in line for line in printed)
+    assert bars and all(re.match(r" ?\d/8 ━", bar) for bar in bars)
+
+
+def test_a_line_takes_the_place_of_the_progress_bar_in_a_notebook(data, capsys):
+    held_out = HeldOutEvaluation(data, 4, verbose=1)
+    make_model().fit(*data, batch_size=16, callbacks=[held_out])
+    printed = capsys.readouterr().out
+    before, after = printed.split("step 4: ")
+    assert before[-1] == "\r"
+    drawn = before[:-1].rpartition("\r")[2]
+    assert len(drawn) > 80
+    assert len(after.partition("\n")[0]) > len(drawn)
 
 
 def test_history_starts_anew_with_every_training(data):
@@ -565,16 +807,7 @@ def test_pictures_are_named_by_epoch_and_step(freq, names, data, tmp_path):
 
 
 def test_a_picture_shows_what_the_model_predicts(data, tmp_path, monkeypatch):
-    from keras_lenet import plots
-
-    drawn = []
-
-    def plot_predictions(*args):
-        drawn.append(args)
-        return original(*args)
-
-    original = plots.plot_predictions
-    monkeypatch.setattr(plots, "plot_predictions", plot_predictions)
+    drawn = record_drawn(monkeypatch)
     names = ["a", "b", "c"]
     callback = predictions_callback(data, tmp_path, class_names=names)
     model = make_model()
@@ -585,6 +818,32 @@ def test_a_picture_shows_what_the_model_predicts(data, tmp_path, monkeypatch):
     expected = model.predict(data[0][:4], verbose=0)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5)
     assert class_names == names
+
+
+def test_pictures_of_a_dataset_are_the_first_of_its_first_batch(data, tmp_path):
+    binary = (data[1] > 0).astype("float32")[:, np.newaxis]
+    for count in (5, 40):
+        batches = [(data[0][:count] * 1.0, binary[:count]), (data[0], None)]
+        callback = SamplePredictions(batches, filepath=tmp_path / "a.png")
+        drawn = min(count, 16)
+        np.testing.assert_array_equal(callback.images, data[0][:drawn])
+        np.testing.assert_array_equal(callback.labels, binary[:drawn, 0])
+
+
+def test_looking_at_a_dataset_draws_no_random_numbers(data):
+    def after():
+        drawn = [random.random(), np.random.rand()]  # noqa: NPY002
+        if BACKEND == "torch":
+            import torch
+
+            drawn.append(torch.rand(()).item())
+        return drawn
+
+    keras.utils.set_random_seed(1)
+    expected = after()
+    keras.utils.set_random_seed(1)
+    SamplePredictions(DrawsAtRandom(data))
+    assert after() == expected
 
 
 def test_training_goes_on_with_one_warning_when_drawing_fails(data, tmp_path):
@@ -661,7 +920,12 @@ X, Y = np.ones((4, 9, 9, 1), "uint8"), np.arange(4)
         ({"data": (X[:0], Y[:0])}, r"at least 1.*\(0,\)"),
         ({"data": (X,)}, "Received: 1 of the shapes"),
         ({"data": (X, [0, 1, 2, 3])}, r"arrays of the same.*\(\)"),
-        ({"data": X[0, 0, 0, 0]}, "dataset that can be gone through"),
+        ({"data": X[0, 0, 0, 0]}, r"Received: one array of shape \(\)"),
+        ({"data": X}, r"\(x, y\).*one array of shape \(4, 9, 9, 1\)"),
+        ({"data": "digits"}, "dataset that can be gone through"),
+        ({"data": [X, Y[:3]]}, r"`data`.*same length.*\(4, 9, 9, 1\), \(3,\)"),
+        ({"data": [X]}, "Received: 1 of the shapes"),
+        ({"data": {"mine": [X, [0, 1, 2, 3]]}}, r"`data\['mine'\]`.*\(\)"),
         ({"filename": "."}, "`filename` must be a file"),
         ({"data": {}}, "`data` must not be empty"),
         ({"data": {"mine": (X, Y[:3])}}, r"`data\['mine'\]`"),
@@ -683,6 +947,9 @@ def test_held_out_evaluation_rejects_what_has_no_end():
     dataset = tf.data.Dataset.from_tensors((X, Y)).repeat()
     with pytest.raises(ValueError, match=r"infinite dataset.*`repeat"):
         HeldOutEvaluation(dataset)
+    single = tf.data.Dataset.from_tensor_slices((X, Y))
+    with pytest.raises(ValueError, match=r"must yield batches.*`batch`"):
+        HeldOutEvaluation(single)
 
 
 def test_held_out_evaluation_says_that_there_was_nothing_to_evaluate(data):
@@ -695,7 +962,15 @@ def test_held_out_evaluation_says_that_there_was_nothing_to_evaluate(data):
     [
         ({"freq": 0}, "`freq` must be a positive number"),
         ({"labels": Y[:3]}, "4 images and 3 labels"),
-        ({"images": X * 1.5}, r"in \[0, 1\]"),
+        ({"images": X * 255.5}, r"in \[0, 255\].*from 255.5 to 255.5"),
+        ({"images": X * -0.5}, r"in \[0, 1\]"),
+        ({"images": X * 1.5, "labels": Y[:3]}, "4 images and 3 labels"),
+        ({"labels": None}, "`labels` must be given.*type ndarray"),
+        ({"labels": None, "images": iter([(X, Y)])}, "`labels` must be given"),
+        ({"labels": None, "images": [X]}, r"batches `\(images, labels\)`"),
+        ({"labels": None, "images": [(X[0], Y[0])]}, r"\[\(9, 9, 1\), \(\)\]"),
+        ({"labels": None, "images": Batches()}, "first batch of the shapes"),
+        ({"filepath": None}, "`filepath`.*no notebook runs.*filepath=None"),
         ({"class_names": ["a", "b"]}, "from 0 to 1. Received: 2"),
         ({"filepath": "{loss}.png"}, r"\{step\}.*Received: filepath"),
         ({"images": np.ones((4, 9, 9, 2), "uint8")}, "1 or 3 channels"),
@@ -707,6 +982,83 @@ def test_held_out_evaluation_says_that_there_was_nothing_to_evaluate(data):
 def test_sample_predictions_rejects(arguments, message):
     with pytest.raises(ValueError, match=message):
         SamplePredictions(**{"images": X, "labels": Y, **arguments})
+
+
+# The order of callbacks
+
+
+def monitoring(folder):
+    keras_callbacks = keras.callbacks
+    return [
+        BestModelCheckpoint(folder / "best.keras"),
+        keras_callbacks.EarlyStopping("val_accuracy"),
+        keras_callbacks.ReduceLROnPlateau("val_loss"),
+        keras_callbacks.ModelCheckpoint(
+            folder / "b.keras", save_best_only=True
+        ),
+    ]
+
+
+@functools.cache
+def small_lenet5():
+    model = LeNet5(3, (12, 12, 1))
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
+
+
+def test_lenet5_refuses_to_monitor_what_a_later_callback_evaluates(
+    data, tmp_path
+):
+    model = small_lenet5()
+    before = model.get_weights()
+    for callback in monitoring(tmp_path):
+        name = type(callback).__name__
+        message = rf"come before `{name}`.*\['{name}', 'HeldOutEvaluation'\]"
+        with pytest.raises(ValueError, match=message):
+            model.fit(*data, callbacks=[callback, HeldOutEvaluation(data)])
+    np.testing.assert_equal(model.get_weights(), before)
+    later = HeldOutEvaluation({"mine": data})
+    named = keras.callbacks.EarlyStopping("val_mine_loss", mode="min")
+    with pytest.raises(ValueError, match="monitor='val_mine_loss'"):
+        other = HeldOutEvaluation({"a": data})
+        model.fit(*data, callbacks=[other, named, later])
+
+
+class GivesValues(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_loss"] = logs["val_accuracy"] = 1.0
+
+
+def test_lenet5_accepts_what_is_monitored_in_another_way(data, tmp_path):
+    model = small_lenet5()
+
+    def fit(*callbacks, **kwargs):
+        model.fit(
+            *data, batch_size=60, verbose=0, callbacks=list(callbacks), **kwargs
+        )
+
+    def held_out():
+        return HeldOutEvaluation(data, "epoch")
+
+    fit(held_out(), *monitoring(tmp_path), held_out())
+    fit(*monitoring(tmp_path), held_out(), validation_data=data)
+    fit(*monitoring(tmp_path), held_out(), validation_split=0.5)
+    fit(GivesValues(), *monitoring(tmp_path), held_out())
+    fit(
+        keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda _, logs: GivesValues().on_epoch_end(0, logs)
+        ),
+        *monitoring(tmp_path),
+        held_out(),
+    )
+    fit(
+        keras.callbacks.EarlyStopping("loss"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+        held_out(),
+    )
+    assert (tmp_path / "1.keras").exists()
 
 
 def test_both_work_with_lenet5(digits, tmp_path):

@@ -1,9 +1,11 @@
 import random
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
+from matplotlib.image import imsave
 
 from keras_lenet import (
     BestModelCheckpoint,
@@ -240,6 +242,32 @@ def test_other_data_are_resumed_from_the_beginning_of_an_epoch(path, capsys):
     resumed = train(path, data=Batches(), **kwargs)
     np.testing.assert_equal(resumed, whole)
     assert "goes on in epoch 2, after 11 steps" in capsys.readouterr().out
+
+
+@needs_tensorflow
+def test_images_of_a_directory_are_resumed_from_the_beginning_of_an_epoch(
+    path, tmp_path
+):
+    for index, label in enumerate(LABELS):
+        file = tmp_path / "data" / str(label) / f"{index:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        imsave(file, IMAGES[index, ..., 0], cmap="gray", vmin=0, vmax=255)
+
+    def data():
+        return keras.utils.image_dataset_from_directory(
+            tmp_path / "data",
+            color_mode="grayscale",
+            image_size=(12, 12),
+            batch_size=30,
+            shuffle=False,
+            verbose=False,
+        )
+
+    kwargs = {"known": False, "freq": 2}
+    whole = train(path.with_name("whole.npz"), data=data(), **kwargs)
+    assert train(path, data=data(), after=[Stops(17)], **kwargs) is None
+    assert read_arrays(path)[1]["step"] == 11
+    np.testing.assert_equal(train(path, data=data(), **kwargs), whole)
 
 
 @needs_tensorflow
@@ -494,7 +522,100 @@ def test_what_is_better_is_known_by_the_name_or_given(
     for value in (2.0, 3.0, 1.0):
         best.on_epoch_end(0, {monitor: value})
     assert best.best == better
-    best.on_epoch_end(0, {})
+
+
+def fit_monitored(best, *callbacks, **kwargs):
+    """Trains 3 epochs of 11 steps; returns what is warned of."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        make_model().fit(
+            IMAGES,
+            LABELS,
+            batch_size=30,
+            epochs=3,
+            callbacks=list(callbacks) or [best],
+            verbose=0,
+            **kwargs,
+        )
+    return [
+        str(warning.message)
+        for warning in warned
+        if "Can save best" in str(warning.message)
+    ]
+
+
+def test_a_value_that_is_never_there_is_warned_of_once(tmp_path):
+    held_out = HeldOutEvaluation((IMAGES, LABELS), "epoch")
+    best = BestModelCheckpoint(tmp_path / "a.keras", "val_acc", mode="max")
+    (message,) = fit_monitored(best, held_out, best)
+    assert message == (
+        "Can save best model only with val_acc available. No model is saved "
+        "in epoch 1. Available metrics are: accuracy, loss, val_loss, "
+        "val_accuracy. Did you mean 'val_accuracy'?"
+    )
+    (message,) = fit_monitored(best, validation_data=(IMAGES, LABELS))
+    assert message.endswith("Did you mean 'val_accuracy'?")
+    (message,) = fit_monitored(BestModelCheckpoint(tmp_path / "a.keras"))
+    assert message.endswith(
+        "Available metrics are: accuracy, loss. Give `validation_data` to "
+        "`fit`, or put `HeldOutEvaluation` before `BestModelCheckpoint`."
+    )
+    best = BestModelCheckpoint(tmp_path / "a.keras", "f1", mode="max")
+    (message,) = fit_monitored(best)
+    assert message.endswith("Available metrics are: accuracy, loss.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_that_a_later_callback_gives_is_said_to_come_too_late(tmp_path):
+    best = BestModelCheckpoint(tmp_path / "a.keras")
+    held_out = HeldOutEvaluation((IMAGES, LABELS), "epoch")
+    (message,) = fit_monitored(best, best, held_out)
+    assert "`HeldOutEvaluation` must come before" in message
+    assert best.best is None
+    # Of the validation of `fit` there are values for all.
+    validation = {"validation_data": (IMAGES, LABELS)}
+    assert fit_monitored(best, best, held_out, **validation) == []
+    assert best.best is not None
+
+
+def test_an_epoch_without_an_evaluation_is_warned_of(tmp_path):
+    best = BestModelCheckpoint(tmp_path / "a.keras")
+    held_out = HeldOutEvaluation((IMAGES, LABELS), 15)
+    (message,) = fit_monitored(best, held_out, best)
+    assert "no evaluation in this epoch, with freq=15." in message
+    assert best.best == min(held_out.history["val_loss"])
+
+
+def test_the_file_of_the_best_model_is_no_template(tmp_path):
+    for name in (
+        "{epoch}.keras",
+        "{val_loss:.2f}.keras",
+        "{}.keras",
+        "{.keras",
+    ):
+        with pytest.raises(
+            ValueError, match=r"must be one file.*ModelCheckpoint`"
+        ) as raised:
+            BestModelCheckpoint(tmp_path / name)
+        assert name in str(raised.value)
+    fit(make_model(), BestModelCheckpoint(tmp_path / "{{a}}.keras"), 1.0)
+    assert (tmp_path / "{a}.keras").exists()
+
+
+def test_a_model_that_something_else_saved_is_never_replaced(tmp_path):
+    path = tmp_path / "a.keras"
+    model = make_model()
+    model.save(path)
+    before = path.read_bytes()
+    with pytest.raises(FileFormatError) as raised:
+        fit(model, BestModelCheckpoint(path), 1.0)
+    message = str(raised.value)
+    assert "saved by something else. Give another `filepath`, or" in message
+    assert "damaged" not in message
+    assert path.read_bytes() == before
+    path.write_bytes(before[:1000])
+    with pytest.raises(FileFormatError, match="damaged"):
+        fit(model, BestModelCheckpoint(path), 1.0)
 
 
 @pytest.mark.parametrize("value", [0.5, float("nan")])

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -77,7 +78,10 @@ def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6", "7"]
     for row in rows:
-        assert f"step {row['step']} - loss: {float(row['loss']):.4f}" in printed
+        assert f"step {row['step']}: loss {float(row['loss']):.4f}," in printed
+    # Without a terminal there is no progress bar.
+    assert "\r" not in printed and "/7 " not in printed
+    assert max(map(len, printed.partition("wrote ")[0].splitlines())) <= 80
     assert "c3 (Conv2D)" in printed
     model = keras.saving.load_model(output / "model.keras")
     (x_test, y_test) = (np.load(npz)[name] for name in ("x_test", "y_test"))
@@ -91,6 +95,27 @@ def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
     assert sorted(p.name for p in output.iterdir()) == names.split()
     for name in names.split():
         assert f"wrote {output / name}" in printed
+
+
+@needs_tensorflow
+def test_train_draws_a_progress_bar_that_fits_a_terminal(
+    tmp_path, npz, capsys, monkeypatch
+):
+    def has_terminal():
+        return True
+
+    monkeypatch.setattr(sys.stdout, "isatty", has_terminal)
+    arguments = ["--steps", "6", "--batch-size", "10", "--eval-every", "3"]
+    data = ["--dataset", str(npz), "--output", str(tmp_path / "a")]
+    assert main(["train", *data, *arguments]) == 0
+    printed = capsys.readouterr().out
+    bars = re.findall(r"\r(\x1b\[1m\d/6.*?)(?:[\b\n]|$)", printed)
+    assert len(bars) >= 2
+    assert bars[-1].startswith("\x1b[1m6/6\x1b[0m ")
+    for bar in bars:
+        plain = re.sub(r"\x1b\[\d*m", "", bar)
+        assert re.fullmatch(r"\d/6 ━{20} \S+ \S+/step *", plain), plain
+    assert printed.count("\x1b[Lstep ") == 2
 
 
 @needs_tensorflow
@@ -389,6 +414,14 @@ def make_bad_files(folder):
     (folder / "text.png").write_text("not a picture")
     imsave(folder / "blank.png", np.ones((50, 50, 3)))
     (folder / "folder").mkdir()
+    images, labels = np.zeros((6, 33, 20, 1), "uint8"), np.arange(6)
+    np.savez(
+        folder / "large.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images,
+        y_test=labels,
+    )
 
 
 @pytest.mark.parametrize(
@@ -399,9 +432,12 @@ def make_bad_files(folder):
         ("evaluate text.keras", "text.keras: expected a `.keras` file that"),
         ("evaluate zip.keras", "zip.keras: expected the entries"),
         ("evaluate damaged.keras", "damaged.keras: expected the entries"),
-        ("evaluate MODEL --dataset gone", "Received: name='gone'"),
+        ("evaluate MODEL --dataset gone", "Received: --dataset 'gone'"),
+        ("evaluate MODEL --plot --output text.png", "`--output` must be a fol"),
         ("evaluate MODEL --dataset small.npz", "20x20 pixels and 3 channel"),
-        ("predict MODEL gone.png", "gone.png"),
+        ("predict MODEL gone.png", "gone.png: no such file"),
+        ("predict MODEL folder", "folder: no such file"),
+        ("predict blank.png --plot --output text.png", "`--output` must be a"),
         ("predict MODEL text.png", "text.png"),
         ("predict MODEL", "Received: the model"),
         ("predict folder blank.png", "folder: expected the file metadata.json"),
@@ -411,7 +447,14 @@ def make_bad_files(folder):
         (f"train {TOGETHER} --process-id 2", "Received: 2 of 2."),
         ("train --output text.png", "`--output` must be a folder"),
         ("train --output text.png/new", "`--output` must be a folder"),
-        ("train --dataset gone", "Received: name='gone'"),
+        ("train --dataset gone", "`--dataset` must be one of digits, mnist"),
+        ("train --dataset small.npz", "training images, 30. Received: --batch"),
+        ("train --dataset large.npz", "at most 32x32 pixels. Received: large"),
+        (
+            "train --dataset small.npz --batch-size 9 --start-from mnist",
+            "as those of --dataset, 3. Received: mnist, for 1.",
+        ),
+        ("train --start-from original", "Received: original, of class Origin"),
         ("train --dataset folder", "folder: expected a folder with MNIST's"),
     ],
 )
@@ -434,6 +477,99 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     assert after == before
 
 
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("--steps 5", "--steps"),
+        ("--batch-size 9", "--batch-size"),
+        ("--seed 1", "--seed"),
+        ("--eval-every 2", "--eval-every"),
+        ("--recipe fast", "--recipe"),
+        ("--dataset digits", "--dataset or --model"),
+        ("--model original", "--recipe"),
+    ],
+)
+def test_the_state_of_another_run_is_refused_by_the_name_of_the_option(
+    change, named, tmp_path, npz, capsys
+):
+    output = tmp_path / "run"
+    arguments = ["train", "--dataset", str(npz), "--output", str(output)]
+    arguments += ["--steps", "2", "--batch-size", "10", "--resume"]
+    assert main(arguments) == 0
+    before = (output / "training.npz").read_bytes()
+    capsys.readouterr()
+    assert main([*arguments, *change.split()]) == 2
+    error = capsys.readouterr().err
+    received = error.split("Received: ")[1]
+    assert f"that of a run with another {named}" in received.replace(
+        "--dataset or --model, --recipe", "--recipe"
+    )
+    assert "give another --output, or delete the file" in received
+    assert "filepath" not in error and error.count("\n") == 1
+    assert (output / "training.npz").read_bytes() == before
+
+
+@pytest.mark.starts_first
+@needs_tensorflow
+def test_train_prints_nothing_of_how_tensorflow_starts(tmp_path, npz):
+    environment = os.environ.copy()
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "keras_lenet", "train", "--steps", "1"),
+            *("--dataset", str(npz), "--batch-size", "10"),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@once
+def test_what_is_no_line_of_a_start_arrives_even_in_a_crash():
+    dropped = [
+        "WARNING: All log messages before absl::InitializeLog() is called",
+        "I0000 00:00:17.25 1 cudart_stub.cc:31] Could not find cuda drivers",
+        "E0000 00:00:17.25 1 cuda.cc:52] failed call to cuInit: ERROR (303)",
+    ]
+    others = [
+        "E0000 00:00:17.25 1 cuda.cc:52] failed call to cuInit: ERROR (999)",
+        "F0000 00:00:17.25 1 cpu_feature_guard.cc:9] compiled to use AVX",
+        "Traceback (most recent call last):",
+        "the end",
+    ]
+    code = (
+        "import os, sys; from keras_lenet import cli\n"
+        "with cli._without_start_up_lines():\n"
+        "    os.write(2, sys.argv[1].encode())\n"
+        "    if sys.argv[2] == 'raise': raise KeyError('an error')\n"
+        "    if sys.argv[2] == 'abort': os.abort()\n"
+        "os.write(2, b' after')"
+    )
+    expected = "\n".join(others)
+    for end, after in (("", " after"), ("raise", "Traceback"), ("abort", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "\n".join(dropped + others), end],
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr.startswith(expected + after), (end, done.stderr)
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict"])
+def test_help_fits_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.skipif(BACKEND == "jax", reason="about the other backends")
 def test_several_processes_need_jax(capsys):
     assert main(f"train {TOGETHER} --process-id 0".split()) == 2
@@ -453,13 +589,14 @@ def test_every_device_gets_as_many_images(tmp_path, capsys, monkeypatch):
     [
         ([], "the following arguments are required"),
         (["paint"], "invalid choice: 'paint'"),
-        (["train", "--steps", "0"], "--steps: expected an integer from 1 on"),
+        (["train", "--steps", "0"], "--steps: expected an integer from 1 to"),
+        (["train", "--seed", str(2**32)], "from 0 to 4294967295. Received: '4"),
         (["train", "--steps", "x"], "Received: 'x'"),
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--backend", "numpy"], "invalid choice: 'numpy'"),
         (["predict"], "required: [MODEL] PICTURE"),
         (["predict", "a.png", "--reject", "2"], "expected a number from 0 to"),
-        (["predict", "a.png", "--top", "0"], "expected an integer from 1 on"),
+        (["predict", "a.png", "--top", "0"], "expected an integer from 1 to"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(

@@ -164,7 +164,7 @@ def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
     batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
     model = types.SimpleNamespace(steps_per_execution=1)
     (((images, labels), count),) = compiled._stacks(
-        model, iter(batches), np.stack
+        model, batches[:1], np.stack
     )
     assert count == 1
     np.testing.assert_array_equal(images[0], batches[0][0])
@@ -176,11 +176,11 @@ def test_a_stack_has_no_more_than_fits(monkeypatch):
     model = types.SimpleNamespace(steps_per_execution=9)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
     # Of 9 bytes there are 11.
-    ((_, count),) = compiled._stacks(model, iter(batches), np.stack)
+    ((_, count),) = compiled._stacks(model, batches, np.stack)
     assert count == 5
     batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
     # Of 36 there are 2.
-    counts = [c for _, c in compiled._stacks(model, iter(batches), np.stack)]
+    counts = [c for _, c in compiled._stacks(model, batches, np.stack)]
     assert counts == [2, 2, 1]
 
 
@@ -336,6 +336,9 @@ def test_what_the_user_adds_to_a_layer_counts():
     assert after > before + 1
 
 
+ENDLESS = types.SimpleNamespace(cardinality=lambda: -1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -343,9 +346,18 @@ def test_what_the_user_adds_to_a_layer_counts():
         ({"x": np.ones((640, 1)), "batch_size": 10}, 32),
         ({"x": np.ones((650, 1)), "batch_size": 10}, 22),
         ({"x": np.ones((640, 1))}, 20),
-        ({"steps_per_epoch": 300}, 30),
-        ({"steps_per_epoch": 37}, 1),
-        ({"steps_per_epoch": 300, "validation_steps": 40}, 20),
+        ({"x": ENDLESS, "steps_per_epoch": 300}, 30),
+        ({"x": ENDLESS, "steps_per_epoch": 37}, 1),
+        (
+            {"x": ENDLESS, "steps_per_epoch": 300, "validation_steps": 40},
+            20,
+        ),
+        # Data that may run out inside an epoch, as 100 batches do.
+        ({"x": iter(()), "steps_per_epoch": 300}, 1),
+        (
+            {"x": np.ones((1000, 1)), "batch_size": 10, "steps_per_epoch": 30},
+            10,
+        ),
         ({"callbacks": [keras.callbacks.History()]}, 32),
         ({"callbacks": [keras.callbacks.EarlyStopping()]}, 32),
         ({"callbacks": [keras.callbacks.ModelCheckpoint("m.keras")]}, 32),
@@ -360,7 +372,7 @@ def test_what_the_user_adds_to_a_layer_counts():
             1,
         ),
         ({"callbacks": [keras.callbacks.CallbackList()]}, 1),
-        ({"callbacks": ["freq 10"], "steps_per_epoch": 15}, 5),
+        ({"x": ENDLESS, "callbacks": ["freq 10"], "steps_per_epoch": 15}, 5),
         ({"callbacks": ["freq 10"], "x": np.ones((400, 1))}, 1),
         (
             {
@@ -425,3 +437,145 @@ def test_on_a_cpu_models_are_trained_in_the_compiled_form():
     model = LeNet5(dtype="mixed_bfloat16")
     model.compile("sgd", "sparse_categorical_crossentropy")
     assert not model.trains_compiled()
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="about what XLA refuses on TensorFlow"
+)
+class TestWhatXlaDoesNotRun:
+    """Each is trained as Keras trains it, or with one note."""
+
+    def histories(self, make, **arguments):
+        """Returns the histories of a model and of Keras' own class."""
+        images, labels = data(np.random.default_rng(98), LeNet5(), 24)
+        start = LeNet5().get_weights()
+        found = []
+        for define in (lambda model: model, layer_by_layer):
+            keras.utils.set_random_seed(98)
+            model = define(LeNet5())
+            model.set_weights(start)
+            loss, metrics = make()
+            model.compile(
+                keras.optimizers.SGD(0.01), loss, metrics=metrics, **arguments
+            )
+            history = model.fit(
+                images, labels, 8, epochs=2, shuffle=False, verbose=0
+            )
+            found.append(history.history)
+        return found
+
+    @staticmethod
+    def with_numpy():
+        import tensorflow as tf
+
+        def hits(y_true, y_pred):
+            share = tf.numpy_function(
+                lambda a, b: np.float32((a.ravel() == b.argmax(1)).mean()),
+                [y_true, y_pred],
+                tf.float32,
+            )
+            return tf.ensure_shape(share, ())
+
+        return "sparse_categorical_crossentropy", [hits]
+
+    @staticmethod
+    def with_random_numbers():
+        seeds = keras.random.SeedGenerator(98)
+
+        def noisy(y_true, y_pred):
+            loss = keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+            return loss + keras.random.uniform((8,), seed=seeds)
+
+        return noisy, []
+
+    @staticmethod
+    def with_an_unknown_operation():
+        import tensorflow as tf
+
+        def classes(y_true, y_pred):
+            text = tf.strings.as_string(tf.argmax(y_pred, axis=-1))
+            return tf.strings.length(text) + tf.size(tf.unique(text)[0])
+
+        return "sparse_categorical_crossentropy", [classes]
+
+    @pytest.mark.parametrize(
+        "make",
+        ["with_numpy", "with_random_numbers", "with_an_unknown_operation"],
+    )
+    def test_keras_trains_it_and_one_note_says_so(self, make, caplog):
+        ours, plain = self.histories(getattr(self, make))
+        assert ours.keys() == plain.keys()
+        for name, values in plain.items():
+            assert ours[name] == pytest.approx(values, rel=1e-5)
+        notes = [r for r in caplog.records if r.name == "keras_lenet.compiled"]
+        assert len(notes) == 1
+        assert "XLA does not run all of 'lenet5'" in notes[0].getMessage()
+
+    def test_jit_compile_false_is_obeyed(self, caplog):
+        ours, plain = self.histories(self.with_numpy, jit_compile=False)
+        assert ours["hits"] == pytest.approx(plain["hits"])
+        assert "XLA" not in caplog.text
+
+    def test_functions_that_run_eagerly_do(self):
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+        try:
+            model = LeNet5()
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            assert not model.trains_compiled()
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    def test_whether_jit_compile_was_asked_for_is_saved(self, tmp_path):
+        for asked in ("auto", False):
+            model = LeNet5()
+            model.compile(
+                "sgd", "sparse_categorical_crossentropy", jit_compile=asked
+            )
+            model.save(tmp_path / "m.keras")
+            loaded = keras.saving.load_model(tmp_path / "m.keras")
+            assert loaded.trains_compiled() is (asked == "auto")
+
+    def test_many_models_do_not_look_like_retracing(self, caplog):
+        images, labels = data(np.random.default_rng(98), LeNet5(), 8)
+        for _ in range(6):
+            model = LeNet5()
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            model.fit(images, labels, 8, verbose=0)
+        assert "retracing" not in caplog.text
+
+
+def test_hooks_on_batches_of_the_validation_are_seen():
+    class SeesTestBatches(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            seen.append(batch)
+
+    seen = []
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 24)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(
+        images,
+        labels,
+        8,
+        validation_data=(images, labels),
+        callbacks=[SeesTestBatches()],
+        verbose=0,
+    )
+    assert seen == [0, 1, 2]
+
+
+def test_a_callback_that_is_derived_from_one_of_ours_sees_all_batches():
+    class Mine(HeldOutEvaluation):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            seen.append(batch)
+
+    seen = []
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, 24)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    callback = Mine((images, labels), freq=3)
+    model.fit(images, labels, 8, callbacks=[callback], verbose=0)
+    assert seen == [0, 1, 2]

@@ -1,17 +1,21 @@
 import gzip
+import itertools
 import string
 import struct
+import sys
 import urllib.error
 import urllib.request
 
+import keras
 import numpy as np
 import pytest
 from environment import HAS_TENSORFLOW, needs_tensorflow, once
 
-from keras_lenet import datasets
+from keras_lenet import LeNet5, ResumableTraining, datasets
 from keras_lenet.datasets import (
     center_by_mass,
     check_images_and_labels,
+    grain_dataset_from_array,
     image_dataset_from_array,
     load_data,
 )
@@ -46,13 +50,6 @@ def order_of(dataset):
 def idx(array):
     shape = struct.pack(f">{array.ndim}I", *array.shape)
     return bytes((0, 0, 8, array.ndim)) + shape + array.tobytes()
-
-
-def write_idx(folder, images, labels, pack=lambda content: content, suffix=""):
-    for prefix in ("train", "t10k"):
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            name = f"{prefix}-{kind}-ubyte{suffix}"
-            (folder / name).write_bytes(pack(idx(array.astype("uint8"))))
 
 
 # load_data
@@ -96,23 +93,12 @@ def test_center_by_mass_moves_a_dot_to_the_middle_and_leaves_blanks():
     assert fields[0, 7, 7] == 9
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_folder_of_idx_files_is_read(packed, tmp_path, images, labels):
-    pack, suffix = (gzip.compress, ".gz") if packed else (bytes, "")
-    write_idx(tmp_path, images[..., 0], labels, pack, suffix)
-    data = load_data(tmp_path)
-    for x, y in data:
-        np.testing.assert_array_equal(x, images)
-        np.testing.assert_array_equal(y, labels)
-    assert data.class_names == [str(i) for i in range(labels.max() + 1)]
-
-
 def damaged_idx_files():
     images = idx(np.arange(50, dtype="uint8").reshape(2, 5, 5))
     packed = gzip.compress(images)
     broken_sum = packed[:-8] + bytes(8)
     return {
-        "empty": (b"", "the magic number 00000803. Received: "),
+        "empty": (b"", "an IDX file. Received: an empty file"),
         "cut in the header": (images[:9], "a header of bytes 16. Received: 9"),
         "labels for images": (
             idx(np.zeros(20, "uint8")),
@@ -128,7 +114,7 @@ def damaged_idx_files():
             bytes((0, 0, 8, 3)) + struct.pack(">3I", 0, 28, 28),
             r"sizes of at least 1. Received: \(0, 28, 28\)",
         ),
-        "not gzip": (images, "an IDX file that is whole"),
+        "a web page": (b"<html>", "an IDX file. Received: a web page"),
         "gzip cut": (packed[:-9], "an IDX file that is whole"),
         "gzip damaged": (broken_sum, "an IDX file that is whole"),
     }
@@ -140,8 +126,13 @@ def test_a_damaged_idx_file_is_refused_by_name(damage, tmp_path):
     suffix = ".gz" if "gzip" in damage else ""
     path = tmp_path / f"train-images-idx3-ubyte{suffix}"
     path.write_bytes(content)
-    labels = idx(np.zeros(2, "uint8"))
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(labels)
+    good = idx(np.ones((2, 5, 5), "uint8")), idx(np.zeros(2, "uint8"))
+    for name, other in (
+        ("train-labels-idx1", good[1]),
+        ("t10k-images-idx3", good[0]),
+        ("t10k-labels-idx1", good[1]),
+    ):
+        (tmp_path / f"{name}-ubyte").write_bytes(other)
     with pytest.raises(FileFormatError, match=message) as info:
         load_data(tmp_path)
     assert path.name in str(info.value)
@@ -166,10 +157,10 @@ def test_an_npz_file_is_read(tmp_path, images, labels):
     [
         ({"x_test": np.ones((2, 8, 9), "uint8")}, "images of one size"),
         ({"y_test": None}, "x_train, y_train, x_test and y_test.*y_test"),
-        ({"x_train": np.ones((2, 9, 9))}, "x_train of uint8 pixels"),
+        ({"x_train": np.ones((2, 9, 9))}, "train images of uint8 pixels"),
         (
             {"y_train": np.array([1, None])},
-            "y_train.*of numbers. Received: dtype object",
+            "y_train.*of numbers or strings. Received: dtype object",
         ),
         ({"y_train": np.array([0, -1])}, "not negative. Received: -1"),
     ],
@@ -271,6 +262,73 @@ def test_prepared_data_come_upright_from_0_and_in_their_original_order(
 def test_emnist_letters_are_named_by_capitals():
     names = datasets._SOURCES["emnist/letters"].class_names
     assert list(names) == list(string.ascii_uppercase)
+
+
+@pytest.fixture
+def without_tensorflow(monkeypatch):
+    """Makes importing TensorFlow and tensorflow-datasets fail."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+
+
+@once
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+def test_without_tensorflow_keras_loads_what_it_can(
+    name, data_format, without_tensorflow, monkeypatch, generator
+):
+    shape = (32, 32, 3) if name == "cifar10" else (28, 28)
+    images = generator.integers(0, 256, (2, 40, *shape)).astype("uint8")
+    labels = generator.integers(0, 10, (2, 40)).astype("uint8")
+
+    def load():
+        x, y = images, labels
+        if name == "cifar10":
+            y = y[..., np.newaxis]
+            if data_format == "channels_first":
+                x = x.transpose(0, 1, 4, 2, 3)
+        return (x[0], y[0]), (x[1], y[1])
+
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", load)
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format(data_format)
+    try:
+        data = load_data(name)
+    finally:
+        keras.config.set_image_data_format(before)
+    for half, (x, y) in enumerate(data):
+        assert x.dtype == "uint8" and y.dtype == "int64"
+        np.testing.assert_array_equal(x, images[half].reshape(x.shape))
+        assert x.shape[1:] == (*shape, 1)[:3]
+        np.testing.assert_array_equal(y, labels[half])
+    assert data.class_names == list(datasets._SOURCES[name].class_names)
+
+
+@once
+def test_without_tensorflow_or_a_network_the_error_says_what_works(
+    without_tensorflow, monkeypatch
+):
+    def load():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", load)
+    with pytest.raises(
+        ConnectionError, match=r"'mnist'.* URL fetch .*'digits'"
+    ):
+        load_data("mnist")
+
+
+@once
+@pytest.mark.parametrize(
+    ("name", "data_dir"), [("kmnist", None), ("mnist", "prepared")]
+)
+def test_what_only_tensorflow_datasets_has_says_that_it_needs_tensorflow(
+    name, data_dir, without_tensorflow
+):
+    with pytest.raises(
+        ImportError, match=r"pip install tensorflow.*'cifar10' w"
+    ):
+        load_data(name, data_dir)
 
 
 @once
@@ -411,6 +469,143 @@ def test_an_unseeded_order_follows_set_random_seed(images):
     assert orders[0] == orders[1] != list(range(23))
 
 
+# grain_dataset_from_array
+
+
+def epochs_of(dataset, count):
+    """What each epoch of a Grain dataset has; labels are indices."""
+    return [[int(i) for _, y in dataset for i in y] for _ in range(count)]
+
+
+@pytest.mark.parametrize("drop_remainder", [False, True])
+def test_grain_orders_are_those_of_seed_and_epoch(drop_remainder, images):
+    dataset = grain_dataset_from_array(
+        images,
+        np.arange(23),
+        5,
+        shuffle=True,
+        seed=7,
+        drop_remainder=drop_remainder,
+    )
+    orders = [datasets._permutation(23, 7, epoch) for epoch in range(3)]
+    kept = 20 if drop_remainder else 23
+    assert epochs_of(dataset, 3) == [list(order[:kept]) for order in orders]
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("drop_remainder", [False, True])
+def test_grain_batches_are_those_of_tf_data(images, shuffle, drop_remainder):
+    def noise(images, generator):
+        return images + generator.integers(0, 9, images.shape, "uint8")
+
+    arguments = (images, np.arange(23), 5, shuffle, 7, 23, drop_remainder)
+    by_grain = grain_dataset_from_array(*arguments, noise)
+    by_tf_data = image_dataset_from_array(*arguments, noise)
+    for _ in range(3):
+        batches = list(by_grain)
+        others = list(by_tf_data.as_numpy_iterator())
+        assert len(batches) == len(others) == 5 - drop_remainder
+        for (x, y), (other_x, other_y) in zip(batches, others, strict=True):
+            assert x.dtype == other_x.dtype and y.dtype == other_y.dtype
+            np.testing.assert_array_equal(x, other_x)
+            np.testing.assert_array_equal(y, other_y)
+
+
+def test_a_grain_epoch_that_stops_early_does_not_count(images):
+    dataset = grain_dataset_from_array(images, np.arange(23), 5, True, 7)
+    (_, first), (_, second) = itertools.islice(dataset, 2)
+    (_, again), *_ = dataset
+    np.testing.assert_array_equal(again, first)
+    (_, other), *_ = dataset
+    assert first.tolist() != other.tolist() != second.tolist()
+
+
+def test_a_grain_epoch_counts_once_and_never_backwards(images):
+    dataset = grain_dataset_from_array(images, np.arange(23), 5, True, 7)
+    iterator = iter(dataset)
+    assert len(list(iterator)) == 5
+    second, third = (list(datasets._permutation(23, 7, i)) for i in (1, 2))
+    assert epochs_of(dataset, 1) == [second]
+    assert list(iterator) == []
+    assert epochs_of(dataset, 1) == [third]
+
+
+def test_a_grain_iterator_resumes_from_its_state(images):
+    dataset = grain_dataset_from_array(images, np.arange(23), 5, True, 7)
+    iterator = iter(dataset)
+    next(iterator), next(iterator)
+    state = iterator.get_state()
+    rest = [y.tolist() for _, y in iterator]
+    assert len(rest) == 3
+    resumed = iter(dataset)
+    resumed.set_state(state)
+    assert [y.tolist() for _, y in resumed] == rest
+    # The epoch counts once.
+    assert epochs_of(dataset, 1) == [list(datasets._permutation(23, 7, 1))]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_keras_trains_on_grain_batches_in_their_order(images, generator):
+    labels = generator.integers(0, 3, 23)
+
+    def make():
+        model = keras.Sequential(
+            [
+                keras.Input((28, 28, 1)),
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        return model
+
+    trained, expected = make(), make()
+    expected.set_weights(trained.get_weights())
+    dataset = grain_dataset_from_array(images, labels, 5, shuffle=True, seed=7)
+    trained.fit(dataset, epochs=3, shuffle=False, verbose=0)
+    for epoch in range(3):
+        order = datasets._permutation(23, 7, epoch)
+        for batch in np.split(order, range(5, 23, 5)):
+            expected.train_on_batch(images[batch], labels[batch])
+    for weight, other in zip(
+        trained.get_weights(), expected.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(weight, other, atol=1e-5)
+    loss = trained.evaluate(dataset, verbose=0)
+    expected_loss = expected.evaluate(images, labels, verbose=0)
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_lenet5_trains_on_a_grain_dataset(digits):
+    (x, y), test = digits
+    dataset = grain_dataset_from_array(x, y, shuffle=True, seed=98)
+    model = LeNet5()
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    model.fit(dataset, epochs=5, shuffle=False, verbose=0)
+    assert model.evaluate(*test, verbose=0)[1] > 0.8
+
+
+def test_resumable_training_refuses_a_grain_dataset(images, labels, tmp_path):
+    dataset = grain_dataset_from_array(images, labels)
+    with pytest.raises(ValueError, match="what `image_dataset_from_array` ret"):
+        ResumableTraining(tmp_path / "state.npz", dataset)
+
+
+def test_without_grain_the_error_says_what_to_install(
+    images, labels, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    monkeypatch.delitem(sys.modules, "keras_lenet.grain_dataset", raising=False)
+    with pytest.raises(ImportError, match="pip install grain"):
+        grain_dataset_from_array(images, labels)
+
+
 def bad_inputs():
     images = np.full((4, 28, 28, 1), 7, "uint8")
     labels = np.arange(4)
@@ -427,7 +622,12 @@ def bad_inputs():
             r"channels last.*transpose\(0, 2, 3, 1\)",
         ),
         "no pixels": (images[:, :0], labels, "keras.layers.Resizing"),
-        "integers": (images.astype(int), labels, "uint8.*dtype int64"),
+        "integers": (
+            images.astype(int),
+            labels,
+            r"dtype int64\. Convert them with `np\.rint\(images\)\.astype",
+        ),
+        "booleans": (images > 0, labels, r"`np\.rint\(255 \* images\)\.astype"),
         "text": (images.astype(str), labels, "uint8 pixels"),
         "raw floats": (images * 1.0, labels, r"Received: 7.0, first at index"),
         "negative": (images * -0.1, labels, r"in \[0, 1\]"),
@@ -444,11 +644,15 @@ def bad_inputs():
     }
 
 
+MAKERS = (image_dataset_from_array, grain_dataset_from_array)
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("case", bad_inputs())
-def test_bad_images_and_labels_are_refused(case):
+def test_bad_images_and_labels_are_refused(case, make):
     images, labels, message = bad_inputs()[case]
     with pytest.raises(ValueError, match=message):
-        image_dataset_from_array(images, labels, num_classes=10)
+        make(images, labels, num_classes=10)
 
 
 def test_good_neighbours_of_bad_images_and_labels_are_taken():
@@ -472,14 +676,15 @@ def test_good_neighbours_of_bad_images_and_labels_are_taken():
         ),
     ],
 )
-def test_bad_arguments_are_refused(arguments, message, images, labels):
+@pytest.mark.parametrize("make", MAKERS)
+def test_bad_arguments_are_refused(make, arguments, message, images, labels):
     with pytest.raises(ValueError, match=message):
-        image_dataset_from_array(images, labels, **arguments)
+        make(images, labels, **arguments)
 
 
 @pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow can be imported")
 def test_without_tensorflow_the_error_says_what_to_do(images, labels, tmp_path):
-    with pytest.raises(ImportError, match="pip install tensorflow"):
+    with pytest.raises(ImportError, match=r"tensorflow`.*grain_dataset_from_a"):
         image_dataset_from_array(images, labels)
     with pytest.raises(ImportError, match="pip install tensorflow"):
         load_data("mnist", tmp_path)

@@ -10,6 +10,7 @@ from keras_lenet.optimizers import (
     diagonal_curvature,
 )
 from keras_lenet.original import DistanceLoss
+from keras_lenet.saving import adapt
 
 
 def to_numpy(tensor):
@@ -81,6 +82,155 @@ def test_shared_weights_have_the_sum_of_their_connections(generator):
     np.testing.assert_allclose(
         kernel, np.broadcast_to(bias * 0.01, kernel.shape), rtol=1e-4
     )
+
+
+def test_layers_without_bias_have_the_curvature_of_those_with_a_bias_of_0(
+    generator,
+):
+    codes = generator.normal(size=(2, 4))
+    x = generator.normal(size=(6, 3)).astype("float32")
+    models = [
+        a_chain(
+            codes,
+            keras.layers.Dense(5, activation="tanh", use_bias=use_bias),
+            keras.layers.Dense(4, use_bias=use_bias),
+        )
+        for use_bias in (True, False)
+    ]
+    kernels = models[0].get_weights()[::2]
+    models[1].set_weights(kernels)
+    expected, found = (
+        diagonal_curvature(model, x, np.zeros(6, int)) for model in models
+    )
+    for one, other in zip(found, expected[::2], strict=True):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-5)
+
+
+def test_penalties_on_weights_have_a_curvature(generator):
+    codes = generator.normal(size=(2, 4))
+    x = generator.normal(size=(6, 3)).astype("float32")
+
+    def curvatures(**options):
+        model = a_chain(codes, keras.layers.Dense(4, **options))
+        model.set_weights([np.full((3, 4), 0.5), np.full(4, 0.2)])
+        return map(to_numpy, diagonal_curvature(model, x, np.zeros(6, int)))
+
+    kernel, bias = curvatures()
+    regularizers = {
+        "kernel_regularizer": keras.regularizers.L1L2(0.3, 0.1),
+        "bias_regularizer": keras.regularizers.L1(0.7),
+    }
+    penalized = curvatures(**regularizers)
+    for one, other in zip(penalized, (kernel + 0.2, bias), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_frozen_layers_have_no_curvature(generator):
+    codes = generator.normal(size=(2, 4))
+    x = generator.normal(size=(6, 3)).astype("float32")
+    first = keras.layers.Dense(5, activation="tanh")
+    model = a_chain(codes, first, keras.layers.Dense(4))
+    expected = diagonal_curvature(model, x, np.zeros(6, int))[2:]
+    first.trainable = False
+    found = diagonal_curvature(model, x, np.zeros(6, int))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float64"])
+def test_curvature_is_the_same_for_integers(dtype, generator):
+    x = generator.integers(0, 256, (6, 3))
+    model = a_chain(generator.normal(size=(2, 4)), keras.layers.Dense(4))
+    for one, other in zip(
+        diagonal_curvature(model, x.astype(dtype), np.zeros(6, int)),
+        diagonal_curvature(model, x.astype("float32"), np.zeros(6, int)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rubbish", [None, 20.0])
+def test_the_curvature_of_a_map_of_outputs_is_the_mean_of_its_places(
+    rubbish, generator
+):
+    model = OriginalLeNet5(input_shape=(32, 32, 1), include_preprocessing=False)
+    wide = adapt(model, input_shape=(32, 40, 1))
+    images = generator.normal(size=(3, 32, 40, 1)).astype("float32")
+    windows = np.concatenate(
+        [images[:, :, start : start + 32] for start in (0, 4, 8)]
+    )
+    found = []
+    for one, x in ((model, windows), (wide, images)):
+        one.compile("sgd", DistanceLoss(rubbish))
+        found.append(diagonal_curvature(one, x, np.zeros(len(x), int))[-2:])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-3)
+
+
+def a_residual_network(codes):
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(3)(inputs)
+    x = keras.layers.Dense(3)(x) + x
+    x = keras.layers.Rescaling(-1.0)(EuclideanRBF(codes)(x))
+    return keras.Model(inputs, x)
+
+
+def a_network_of_probabilities(codes):
+    x = inputs = keras.Input((3,))
+    x = EuclideanRBF(codes)(keras.layers.Dense(3)(x))
+    return keras.Model(inputs, keras.layers.Softmax()(-x))
+
+
+def with_lora(codes):
+    layer = keras.layers.Dense(3, lora_rank=1)
+    return a_chain(codes, layer)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (a_residual_network, "one after the other"),
+        (a_network_of_probabilities, "one after the other"),
+        (with_lora, "neither quantized nor with LoRA"),
+        (
+            lambda codes: a_chain(
+                codes, keras.layers.Dense(3, activation="softmax")
+            ),
+            "elementwise activations.*activation='softmax'",
+        ),
+        (
+            lambda codes: a_chain(
+                codes, keras.layers.Dense(3, activity_regularizer="l2")
+            ),
+            "L1 or L2 regularizers of weights alone",
+        ),
+        (
+            lambda codes: a_chain(
+                codes,
+                keras.layers.Dense(
+                    3, kernel_regularizer="orthogonal_regularizer"
+                ),
+            ),
+            "L1 or L2 regularizers of weights alone",
+        ),
+    ],
+)
+def test_networks_without_a_diagonal_of_this_kind_are_refused(
+    make, match, generator
+):
+    model = make(generator.normal(size=(2, 3)))
+    model.compile("sgd", DistanceLoss())
+    x = generator.normal(size=(4, 3)).astype("float32")
+    with pytest.raises(ValueError, match=match):
+        diagonal_curvature(model, x, np.zeros(4, int))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_curvature_of_what_is_no_mean_is_refused(reduction, generator):
+    model = a_chain(generator.normal(size=(2, 3)), keras.layers.Dense(3))
+    model.compile("sgd", DistanceLoss(reduction=reduction))
+    with pytest.raises(ValueError, match=f"takes the mean.*'{reduction}'"):
+        diagonal_curvature(model, np.ones((4, 3)), np.zeros(4, int))
 
 
 def test_a_step_divides_by_the_curvature(generator):

@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import keras
 import numpy as np
@@ -281,6 +282,58 @@ def test_the_loss_is_that_of_the_equations(rubbish, generator):
     assert DistanceLoss.from_config(loss.get_config()).rubbish == rubbish
 
 
+@pytest.mark.parametrize("rubbish", [None, 30.0])
+@pytest.mark.parametrize("shape", [(4, 2, 3), (4, 2, 3, 1), (4, 6)])
+def test_the_loss_of_a_map_of_outputs_is_that_of_all_its_places(
+    shape, rubbish, generator
+):
+    places = shape[:3]
+    labels = generator.integers(0, 10, shape)
+    scores = -generator.uniform(0, 40, (*places, 10))
+    weights = generator.uniform(size=places)
+    loss = DistanceLoss(rubbish)
+    np.testing.assert_allclose(
+        to_numpy(loss(labels, scores, weights)),
+        to_numpy(loss(labels.ravel(), scores.reshape(-1, 10), weights.ravel())),
+        rtol=1e-5,
+    )
+    losses = DistanceLoss(rubbish, reduction="none")(labels, scores)
+    assert tuple(losses.shape) == places
+
+
+def test_a_network_for_wide_images_is_trained_with_a_label_for_each_window(
+    generator,
+):
+    model = OriginalLeNet5(input_shape=(32, 40, 1), include_preprocessing=False)
+    model.compile("sgd", DistanceLoss(), metrics=["accuracy"])
+    images = generator.normal(size=(5, 32, 40, 1)).astype("float32")
+    scores = model.predict(images, verbose=0)
+    labels = scores.argmax(axis=-1)
+    assert labels.shape == (5, 1, 3)
+    loss, accuracy = model.evaluate(images, labels, verbose=0)
+    assert accuracy == 1
+    np.testing.assert_allclose(loss, -scores.max(axis=-1).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("fan_in", [0, -1, 2.5, [3, 0], [[1]], True, "9", None])
+def test_a_number_of_inputs_that_makes_no_sense_is_refused(fan_in):
+    with pytest.raises(ValueError, match=r"`fan_in` must .*Received: fan_in="):
+        UniformByFanIn(fan_in)
+
+
+@pytest.mark.parametrize("fan_in", [9, [9, 4], (9, 4), np.array([9, 4])])
+def test_weights_at_the_start_are_within_the_root_of_the_inputs(fan_in):
+    initializer = UniformByFanIn(fan_in, seed=3)
+    weights = to_numpy(initializer((500, 2)))
+    assert weights.dtype == "float32"
+    largest = np.abs(weights).max(axis=0) * np.sqrt(fan_in)
+    assert (largest < 1).all() and (largest > 0.95).all()
+    again = keras.initializers.deserialize(
+        json.loads(json.dumps(keras.initializers.serialize(initializer)))
+    )
+    np.testing.assert_array_equal(to_numpy(again((500, 2))), weights)
+
+
 def test_no_distance_is_too_large_for_the_loss():
     distances = np.full((1, 10), 600.0, "float32")
     loss = to_numpy(DistanceLoss(rubbish=500.0)(np.array([3]), -distances))
@@ -352,6 +405,8 @@ def test_a_saved_model_is_the_same(arguments, tmp_path, generator):
     model.save_to_preset(tmp_path / "preset")
     shape = (2, *model.input_shape[1:])
     images = generator.integers(0, 256, shape).astype("float32")
+    if not model.include_preprocessing:
+        images = images / 200 - 0.1
     expected = model.predict(images, verbose=0)
     for again in (
         keras.saving.load_model(tmp_path / "model.keras"),

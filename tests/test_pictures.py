@@ -3,8 +3,10 @@ import pytest
 from environment import once
 from photographs import photograph
 from PIL import Image
+from scipy import ndimage
 
-from keras_lenet import LeNet5, datasets
+from keras_lenet import LeNet5, datasets, pictures
+from keras_lenet.files import FileFormatError
 from keras_lenet.pictures import fit_colour, load_picture, prepare_character
 
 # Pictures are read without Keras.
@@ -192,12 +194,194 @@ def test_what_is_transparent_is_on_white(tmp_path):
     np.testing.assert_array_equal(picture[..., 0], 255 - written)
 
 
-def test_photographs_are_turned_as_the_camera_says(tmp_path):
-    image = Image.fromarray(bar())
+def test_white_ink_that_fades_out_on_nothing_is_put_on_black(tmp_path):
+    opaque = ndimage.gaussian_filter(bar(ink=255, paper=0), 1)
+    colour = np.repeat(opaque[..., np.newaxis], 3, axis=2)
+    Image.fromarray(np.dstack([colour, opaque])).save(tmp_path / "ink.png")
+    picture = load_picture(tmp_path / "ink.png")
+    on_black = np.rint(opaque.astype("float64") ** 2 / 255)
+    np.testing.assert_allclose(picture[..., 1], on_black, atol=1)
+
+
+def test_white_ink_in_a_transparent_palette_is_put_on_black(tmp_path):
+    image = Image.fromarray(bar(ink=1, paper=0))
+    # Which makes the values indices.
+    image.putpalette([255, 255, 255, 255, 255, 255])
+    image.save(tmp_path / "ink.png", transparency=0)
+    check_bar(seen(load_picture(tmp_path / "ink.png")))
+
+
+@pytest.mark.parametrize(
+    ("ink", "opaque"),
+    [((0, 0, 0), 90), ((255, 255, 0), 255), ((150, 150, 150), 255)],
+)
+def test_ink_that_shows_on_white_is_put_on_white(ink, opaque, tmp_path):
+    alpha = bar(ink=opaque, paper=0)
+    colour = np.broadcast_to(np.array(ink, "uint8"), (*alpha.shape, 3))
+    Image.fromarray(np.dstack([colour, alpha])).save(tmp_path / "ink.png")
+    picture = load_picture(tmp_path / "ink.png")
+    assert (picture[0, 0] == 255).all()
+    check_bar(seen(picture))
+
+
+def test_dark_ink_on_paper_that_was_cut_out_stays_on_white(tmp_path):
+    paper = np.repeat(bar(ink=140, paper=250)[..., np.newaxis], 3, axis=2)
+    opaque = np.full((200, 300), 255, "uint8")
+    opaque[:30] = opaque[:, :150] = 0
+    Image.fromarray(np.dstack([paper, opaque])).save(tmp_path / "cut.png")
+    picture = load_picture(tmp_path / "cut.png")
+    assert (picture[0, 0] == 255).all()
+    check_bar(seen(picture))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, lambda shown: shown),
+        (2, np.fliplr),
+        (3, lambda shown: np.rot90(shown, 2)),
+        (4, np.flipud),
+        (5, lambda shown: shown.swapaxes(0, 1)),
+        (6, lambda shown: np.rot90(shown, -1)),
+        (7, lambda shown: np.rot90(shown, 2).swapaxes(0, 1)),
+        (8, np.rot90),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_photographs_are_turned_as_the_camera_says(
+    mode, orientation, turned, suffix, tmp_path, generator
+):
+    pixels = generator.integers(0, 256, (5, 7, 3)).astype("uint8")
+    image = Image.fromarray(pixels).convert(mode)
     exif = Image.Exif()
-    exif[0x0112] = 6  # To be turned by 90 degrees.
-    image.save(tmp_path / "picture.png", exif=exif)
-    assert load_picture(tmp_path / "picture.png").shape == (300, 200, 3)
+    exif[0x0112] = orientation
+    path = tmp_path / f"picture.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {}
+    image.save(path, exif=exif, **options)
+    expected = turned(np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(load_picture(path), expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(256) / 255,
+        # Of these, some lie just below multiples of 1 / 255.
+        1 - np.arange(255, -1, -1, "float32") / np.float32(255),
+        np.arange(256) * 1.0,
+        np.arange(256) * 257.0,
+        np.linspace(-3, 252, 256),
+        np.arange(256),
+        np.arange(256) * 257,
+        np.arange(256, dtype="uint32") * 0x01010101,
+        np.arange(-128, 128) * 2**23,
+    ],
+)
+def test_floats_and_32_bits_are_scaled_to_bytes(values, tmp_path):
+    path = tmp_path / "picture.tiff"
+    if values.dtype.kind == "f":
+        Image.fromarray(values[np.newaxis].astype("float32")).save(path)
+    else:
+        bits = values[np.newaxis].astype("uint32").view("int32")
+        Image.fromarray(bits).save(path)
+    if values.dtype == "uint32":
+        # Pillow writes that they have a sign, 2 in the tag 339.
+        tag = b"\x53\x01\x03\x00\x01\x00\x00\x00"
+        content = path.read_bytes()
+        assert content.count(tag + b"\x02") == 1
+        path.write_bytes(content.replace(tag + b"\x02", tag + b"\x01"))
+    np.testing.assert_array_equal(load_picture(path)[0, :, 1], np.arange(256))
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    values = np.ones((4, 4), "float32")
+    values[2, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "picture.tiff")
+    with pytest.raises(FileFormatError, match="pixels that are finite"):
+        load_picture(tmp_path / "picture.tiff")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options"),
+    [
+        ("png", "1", {}),
+        ("png", "RGB", {}),
+        ("tiff", "1", {"compression": "group4"}),
+        ("jpg", "L", {}),
+        ("webp", "RGB", {"lossless": True, "method": 0}),
+    ],
+)
+def test_a_whole_page_is_read_and_a_digit_on_it_found(
+    suffix, mode, options, tmp_path
+):
+    # A4 of 600 dpi, nothing but white but for a bar.
+    page = Image.new("L", (4960, 7016), 255)
+    page.paste(0, (2000, 1200, 2060, 1700))
+    page.convert(mode).save(tmp_path / f"page.{suffix}", **options)
+    picture = load_picture(tmp_path / f"page.{suffix}")
+    assert picture.shape == (7016, 4960, 3)
+    check_bar(seen(picture))
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "1"), ("jpg", "L")])
+def test_of_more_pixels_than_a_character_needs_half_are_read(
+    suffix, mode, tmp_path, monkeypatch
+):
+    # A4 of 1200 dpi, 139 megapixels.
+    page = Image.new("L", (9921, 14031), 255)
+    page.paste(0, (4000, 2400, 4120, 3400))
+    page.convert(mode).save(tmp_path / f"page.{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+    picture = load_picture(tmp_path / f"page.{suffix}")
+    assert Image.MAX_IMAGE_PIXELS == 10**6
+    assert picture.shape == (7016, 4961, 3)
+    expected = np.full((7016, 4961), 255, "uint8")
+    expected[1200:1700, 2000:2060] = 0
+    np.testing.assert_allclose(picture[..., 2], expected, atol=3)
+
+
+def test_strips_make_no_difference(tmp_path, monkeypatch, generator):
+    pixels = generator.integers(0, 256, (61, 37, 4)).astype("uint8")
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    whole = load_picture(path)
+    monkeypatch.setattr(pictures, "_STRIP_PIXELS", 37 * 7)
+    np.testing.assert_array_equal(load_picture(path), whole)
+    monkeypatch.setattr(pictures, "_ENOUGH_PIXELS", 61 * 37 - 1)
+    halved = load_picture(path)
+    assert halved.shape == (31, 19, 3)
+    blocks = whole[:60, :36].reshape(30, 2, 18, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(halved[:30, :18], blocks, atol=0.5)
+    np.testing.assert_allclose(
+        halved[30, :18], whole[60, :36].reshape(18, 2, 3).mean(axis=1), atol=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "received"),
+    [
+        (b"", "an empty file"),
+        (b"\n<!-- a --><HTML lang=en>", "a web page. Download the file itself"),
+        (b"\xef\xbb\xbf<!doctype html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"label,pixel0\n1,0\n", "text"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "an HEIC picture. Save it as PNG"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF file. Save the page as PNG"),
+        (b"PK\x03\x04", "a zip archive"),
+    ],
+)
+def test_what_is_no_picture_is_called_what_it_is(content, received, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    message = f"picture.png: expected a PNG, .* or WebP picture. .*: {received}"
+    with pytest.raises(FileFormatError, match=message):
+        load_picture(path)
+
+
+def test_a_picture_that_is_missing_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        load_picture(tmp_path / "gone.png")
 
 
 def test_colour_pictures_lose_what_has_other_proportions(generator):

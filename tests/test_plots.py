@@ -1,6 +1,9 @@
+import warnings
+from typing import ClassVar
+
 import numpy as np
 import pytest
-from environment import run_python
+from environment import on_default_backend, run_python
 
 from keras_lenet.plots import (
     plot_confusion_matrix,
@@ -40,6 +43,22 @@ def test_plot_history_counts_epochs_from_1_for_the_history_of_fit():
     (axes,) = plot_history({"loss": [3.0, 2.0]}).axes
     assert list(axes.lines[0].get_xdata()) == [1, 2]
     assert axes.get_xlabel() == "Epoch"
+
+
+def test_plot_history_takes_what_fit_returns_and_a_held_out_evaluation():
+    class History:
+        history: ClassVar = {"loss": [3.0, 2.0], "val_loss": [3.0, 1.0]}
+        epoch: ClassVar = [4, 5]
+
+    (axes,) = plot_history(History()).axes
+    assert list(axes.lines[0].get_xdata()) == [5, 6]
+    assert list(curves(axes)) == ["training", "held-out"]
+
+    class HeldOut:
+        history = HISTORY
+
+    loss, _ = plot_history(HeldOut()).axes
+    assert list(loss.lines[0].get_xdata()) == [5, 10, 15]
 
 
 def test_plot_history_names_the_sets_of_held_out_data():
@@ -98,6 +117,98 @@ def test_plot_predictions_marks_wrong_ones_and_names_classes(generator):
     colors = [axes.title.get_color() for axes in figure.axes]
     assert colors[0] == colors[2] != colors[1]
     assert figure.get_suptitle() == "2 of 3 right, wrong ones marked ✗"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_and_integers_up_to_255_are_drawn_as_bytes_are(
+    channels, generator
+):
+    images = generator.integers(0, 256, (4, 9, 8, channels)).astype("uint8")
+    images[0, 0, 0] = 255
+    for pixels in (images, images * 1.0, images.astype("int64")):
+        figure = plot_predictions(pixels, [0] * 4, [0] * 4)
+        for axes, image in zip(figure.axes, images, strict=True):
+            shown = axes.images[0]
+            drawn = np.asarray(shown.get_array()).reshape(image.shape)
+            np.testing.assert_array_equal(drawn, image)
+            assert shown.get_clim() == (0, 255)
+
+
+@pytest.mark.parametrize("value", [-0.1, 255.5, np.nan])
+@pytest.mark.parametrize("plot", [plot_predictions, plot_errors])
+def test_pixels_that_cannot_be_drawn_are_refused(plot, value):
+    images = np.full((2, 8, 8), 0.5)
+    images[1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"in \[0, 255\].*Received: numbers"):
+        plot(images, [0, 1], [0, 1])
+
+
+def test_one_output_is_the_probability_of_class_1(generator):
+    outputs = np.array([[0.2], [0.7], [0.6]])
+    figure = plot_predictions(generator.random((3, 8, 8)), [0, 1, 0], outputs)
+    assert figure.get_suptitle() == "2 of 3 right, wrong ones marked ✗"
+    figure = plot_confusion_matrix([0, 1, 0], outputs, ["a", "b"])
+    assert figure.axes[0].get_title() == "1 of 3 wrong"
+
+
+@on_default_backend
+def test_figures_show_themselves_in_ipython_without_pyplot(tmp_path):
+    pytest.importorskip("IPython")
+    code = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+from keras_lenet.plots import plot_history
+figure = plot_history({"loss": [2.0, 1.0]})
+data, _ = shell.display_formatter.format(figure)
+print(data["image/png"][:4], "matplotlib.pyplot" in sys.modules)
+"""
+    assert run_python(code, cwd=tmp_path) == "b'\\x89PNG' False\n"
+
+
+@pytest.mark.starts_first
+@on_default_backend
+def test_a_notebook_displays_curves_and_predictions(tmp_path):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    cells = [
+        """
+import numpy as np
+from keras_lenet import LeNet5, SamplePredictions, plots
+images = np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1))
+images, labels = images.astype("uint8"), np.arange(9)
+model = LeNet5()
+model.compile("adam", "sparse_categorical_crossentropy")
+pictures = SamplePredictions(images, labels, filepath=None, strict=True)
+""",
+        "history = model.fit(images, labels, epochs=2, verbose=0, "
+        "callbacks=[pictures])",
+        "plots.plot_history(history)",
+        "%matplotlib inline\nplots.plot_history(history)",
+    ]
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    # The kernel warns of unencrypted sockets, nbclient of its event loop.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nbclient.NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=300,
+            resources={"metadata": {"path": str(tmp_path)}},
+        ).execute()
+    shown = [
+        [
+            output.output_type
+            for output in cell.outputs
+            if "image/png" in output.get("data", {})
+        ]
+        for cell in notebook.cells
+    ]
+    figure = ["execute_result"]
+    assert shown == [[], ["display_data"] * 2, figure, figure]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

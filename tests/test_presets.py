@@ -100,7 +100,7 @@ def test_arguments_replace_those_of_the_preset(model, preset, generator):
 
 
 def test_other_channels_are_refused(preset):
-    with pytest.raises(ValueError, match=r"as many channels .*, 2\. Received"):
+    with pytest.raises(ValueError, match=r"`channels` must be 1.*channels=3"):
         LeNet5.from_preset(preset, input_shape=(28, 28, 3))
 
 
@@ -274,3 +274,46 @@ def test_the_preset_of_1998_is_what_its_card_says_and_reads_wide_images(
 
 def test_the_preset_of_mnist_is_right_in_995_of_1000(mnist_dir):
     assert accuracy_of("mnist", mnist_dir / "mnist")[0] >= 0.995
+
+
+def test_a_subclass_loads_presets_and_its_own(tmp_path, generator):
+    class Mine(LeNet5):
+        pass
+
+    mine = Mine.from_preset("digits")
+    assert type(mine) is Mine
+    assert_same_weights(LeNet5.from_preset("digits"), mine)
+    mine.save_to_preset(tmp_path / "mine")
+    loaded = Mine.from_preset(tmp_path / "mine")
+    assert type(loaded) is Mine
+    assert_same_weights(mine, loaded)
+    with pytest.raises(ValueError, match="by its own `from_preset`"):
+        LeNet5.from_preset(tmp_path / "mine")
+
+
+def test_a_registered_subclass_is_found_by_its_base(tmp_path):
+    @keras.saving.register_keras_serializable("test_presets")
+    class Registered(LeNet5):
+        pass
+
+    Registered().save_to_preset(tmp_path / "registered")
+    loaded = LeNet5.from_preset(tmp_path / "registered")
+    assert type(loaded) is Registered
+
+
+@pytest.mark.parametrize("kind", [LeNet5, OriginalLeNet5])
+def test_grey_weights_are_taken_to_colour_and_back(kind, generator):
+    grey = kind()
+    colour = adapt(grey, input_shape=(28, 28, 3))
+    images = generator.integers(0, 256, (3, 28, 28, 1)).astype("uint8")
+    expected = grey.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        colour.predict(np.repeat(images, 3, axis=-1), verbose=0),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    back = adapt(colour, input_shape=(28, 28, 1))
+    np.testing.assert_allclose(
+        back.predict(images, verbose=0), expected, rtol=1e-4, atol=1e-5
+    )

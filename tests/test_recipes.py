@@ -12,6 +12,11 @@ from keras_lenet import (
     datasets,
     recipes,
 )
+from keras_lenet.original import DistanceLoss
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
 
 
 def test_one_cycle_rises_and_falls_linearly():
@@ -22,21 +27,144 @@ def test_one_cycle_rises_and_falls_linearly():
     np.testing.assert_allclose(rates, expected, atol=1e-6)
 
 
+def outputs_of(shape, from_logits, generator):
+    outputs = generator.normal(size=shape).astype("float32")
+    if from_logits:
+        return outputs
+    return np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "none"])
 @pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize("shape", [(8,), (8, 1)])
-def test_smoothed_crossentropy_is_that_of_keras_for_one_hot(from_logits, shape):
-    generator = np.random.default_rng()
-    labels = generator.integers(0, 5, 8)
-    outputs = generator.normal(size=(8, 5)).astype("float32")
-    if not from_logits:
-        outputs = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
-    expected = keras.losses.CategoricalCrossentropy(from_logits, 0.3)(
-        np.eye(5, dtype="float32")[labels], outputs
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(8,), (8, 1), (4, 3), (4, 3, 1), (2, 3, 2), (2, 3, 2, 1), (3, 5)]
+)
+def test_smoothed_crossentropy_is_that_of_keras_for_one_hot(
+    shape, weighted, from_logits, reduction, generator
+):
+    of_labels = shape[:-1] if shape[-1] == 1 else shape
+    labels = generator.integers(0, 5, of_labels)
+    outputs = outputs_of((*of_labels, 5), from_logits, generator)
+    weights = generator.uniform(size=of_labels) if weighted else None
+    options = {"from_logits": from_logits, "label_smoothing": 0.3}
+    expected = keras.losses.CategoricalCrossentropy(
+        **options, reduction=reduction
+    )(np.eye(5, dtype="float32")[labels], outputs, weights)
+    loss = recipes.SmoothedSparseCategoricalCrossentropy(
+        **options, reduction=reduction
     )
-    loss = recipes.SmoothedSparseCategoricalCrossentropy(0.3, from_logits)
-    assert float(loss(labels.reshape(shape), outputs)) == pytest.approx(
-        float(expected), rel=1e-5
+    found = loss(labels.reshape(shape), outputs, weights)
+    np.testing.assert_allclose(
+        to_numpy(found), to_numpy(expected), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1])
+def test_smoothed_crossentropy_without_smoothing_is_the_sparse_one(
+    smoothing, generator
+):
+    labels = generator.integers(0, 5, (4, 3))
+    outputs = outputs_of((4, 3, 5), True, generator)
+    loss = recipes.SmoothedSparseCategoricalCrossentropy(smoothing, True)
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        labels, outputs
+    )
+    same = np.isclose(to_numpy(loss(labels, outputs)), to_numpy(expected))
+    assert same == (smoothing == 0)
+
+
+def test_smoothed_crossentropy_leaves_out_what_is_masked(generator):
+    tokens = np.array([[3, 1, 2, 0], [1, 0, 0, 0], [2, 2, 1, 3]])
+    labels = generator.integers(0, 5, tokens.shape)
+    model = keras.Sequential(
+        [
+            keras.layers.Embedding(4, 6, mask_zero=True),
+            keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
+    values = []
+    for loss, y in (
+        (recipes.SmoothedSparseCategoricalCrossentropy(0.3), labels),
+        (
+            keras.losses.CategoricalCrossentropy(label_smoothing=0.3),
+            np.eye(5)[labels],
+        ),
+    ):
+        model.compile("sgd", loss)
+        values.append(model.evaluate(tokens, y, verbose=0))
+    np.testing.assert_allclose(*values, rtol=1e-5)
+    # Of all tokens alike it is another.
+    model.layers[0].mask_zero = False
+    unmasked = recipes.SmoothedSparseCategoricalCrossentropy(0.3)(
+        labels, model(tokens)
+    )
+    assert not np.isclose(to_numpy(unmasked), values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **kwargs: recipes.SmoothedSparseCategoricalCrossentropy(
+            0.3, True, **kwargs
+        ),
+        lambda **kwargs: DistanceLoss(3.0, **kwargs),
+    ],
+    ids=["smoothed", "distance"],
+)
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("bool", "float32"),
+        ("uint8", "float64"),
+        ("int8", "float16"),
+        ("uint16", "int32"),
+        ("uint32", "uint8"),
+        ("uint64", "int64"),
+        ("int64", "float32"),
+        ("float32", "float32"),
+    ],
+)
+def test_losses_take_labels_and_predictions_of_any_dtype(
+    make, dtypes, generator
+):
+    labels = generator.integers(0, 2, (6, 1))
+    outputs = generator.integers(0, 100, (6, 4))
+    like = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected = make()(labels, outputs.astype("float32"))
+    given = [
+        array.astype(dtype)
+        for array, dtype in zip((labels, outputs), dtypes, strict=True)
+    ]
+    found = make()(*given)
+    assert found.dtype == like(*given).dtype
+    np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss", [recipes.SmoothedSparseCategoricalCrossentropy(), DistanceLoss()]
+)
+@pytest.mark.parametrize(
+    ("labels", "outputs"),
+    [
+        # One-hot labels.
+        ((5, 5), (5, 5)),
+        # Labels that would broadcast.
+        ((1,), (5, 3)),
+        ((1, 3), (2, 3, 4)),
+        ((3,), (2, 3, 4)),
+        ((2,), (2, 2, 2)),
+        ((4, 2), (8, 3)),
+        ((), (2, 3)),
+    ],
+)
+def test_labels_of_another_shape_than_the_predictions_are_refused(
+    loss, labels, outputs
+):
+    with pytest.raises(
+        ValueError, match=r"`y_true` must be .*Received: y_true"
+    ):
+        loss(np.zeros(labels, int), np.full(outputs, 0.2, "float32"))
 
 
 @on_default_backend

@@ -105,7 +105,11 @@ def cases():
         make_dataset: (BAD_LABELS, BAD_IMAGES),
         make_pictures: (
             BAD_LABELS,
-            {k: v for k, v in BAD_IMAGES.items() if k != "too large"},
+            {
+                k: v
+                for k, v in BAD_IMAGES.items()
+                if k not in ("too large", "not scaled")
+            },
         ),
         hold_out: (
             BAD_LABELS,

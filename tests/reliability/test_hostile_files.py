@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 from environment import on_default_backend
+from PIL import Image
 
 from keras_lenet import LeNet5
 from keras_lenet.cli import main
@@ -361,23 +362,44 @@ def inflating_idx(path, canary):
 def huge_sizes(path, canary):
     path.mkdir()
     content = idx(np.zeros(9, "uint8"), (2**32 - 1,) * 3)
-    (path / "train-images-idx3-ubyte").write_bytes(content)
-    (path / "train-labels-idx1-ubyte").write_bytes(content)
+    for half in ("train", "t10k"):
+        (path / f"{half}-images-idx3-ubyte").write_bytes(content)
+        (path / f"{half}-labels-idx1-ubyte").write_bytes(content)
 
 
-def huge_picture(path, canary):
+def png(width, height):
+    """A picture of a few bytes that says it is larger."""
+
     def chunk(name, content):
         check = struct.pack(">I", zlib.crc32(name + content))
         return struct.pack(">I", len(content)) + name + content + check
 
-    header = struct.pack(">2I5B", 12_000, 12_000, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(12_001) * 12_000)
-    path.write_bytes(
+    header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
+    return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", rows)
+        + chunk(b"IDAT", zlib.compress(bytes(9)))
         + chunk(b"IEND", b"")
     )
+
+
+def huge_picture(path, canary):
+    path.write_bytes(png(60_000, 60_000))
+
+
+def slightly_too_large_picture(path, canary):
+    path.write_bytes(png(14_143, 14_143))
+
+
+def picture_with_nothing_in_it(path, canary):
+    path.write_bytes(png(14_000, 14_000))
+
+
+def huge_canvas(path, canary):
+    Image.new("RGB", (9, 9)).save(path, "WebP", exif=b"Exif\0\0")
+    content = bytearray(path.read_bytes())
+    content[24:30] = 2 * (30_000).to_bytes(3, "little")
+    path.write_bytes(content)
 
 
 def program_as_picture(path, canary):
@@ -411,7 +433,13 @@ DATA = (
     inflating_idx,
     huge_sizes,
 )
-PICTURES = (huge_picture, program_as_picture)
+PICTURES = (
+    huge_picture,
+    slightly_too_large_picture,
+    picture_with_nothing_in_it,
+    huge_canvas,
+    program_as_picture,
+)
 
 
 def test_attacks_are_refused(tmp_path, all_survive, capsys, monkeypatch):
