@@ -393,25 +393,6 @@ def test_images_to_predict(convert):
     compare(lambda m, d: m.predict(convert(d), batch_size=8, verbose=0))
 
 
-PREDICTED = {
-    name: ARRAYS[name]
-    for name in (
-        "float64",
-        "int16",
-        "without_channels_float32",
-        "dict",
-        "tensor",
-        "text",
-        "empty",
-    )
-}
-
-
-@pytest.mark.parametrize("convert", table(PREDICTED))
-def test_images_to_predict(convert):
-    compare(lambda m, d: m.predict(convert(d), batch_size=8, verbose=0))
-
-
 EVALUATED = {
     "sequence": Sequence,
     "generator": batches,
