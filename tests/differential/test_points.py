@@ -28,7 +28,8 @@ def test_p07_a_quantized_model_is_not_calibrated_to_nonsense(digits):
         # To refuse it is as good.
         temperature = None
     assert accuracy() == pytest.approx(before, abs=0.01)
-    assert temperature is None or 0.2 < temperature < 5
+    # On images that it was trained on, a model may be as sure as can be.
+    assert temperature is None or 0.01 <= temperature < 5
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "int64"])
