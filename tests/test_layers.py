@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from environment import BACKEND, needs_tensorflow
 
-from keras_lenet import PadTo32
+from keras_lenet import LeNet5, OriginalLeNet5, PadTo32
 from keras_lenet.layers import (
     EuclideanRBF,
     TableConv2D,
@@ -475,6 +475,25 @@ def test_a_colour_kernel_sees_a_grey_image_as_its_colour_copy(generator):
     kernel, bias = three.get_weights()
     one.set_weights([spread_channels(kernel, 1), bias])
     np.testing.assert_allclose(to_numpy(one(grey)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_class", [LeNet5, OriginalLeNet5])
+def test_a_model_with_a_spread_kernel_sees_grey_images_as_before(
+    model_class, generator
+):
+    one = model_class(input_shape=(28, 28, 1))
+    three = model_class(input_shape=(28, 28, 3))
+    for layer in three.layers:
+        weights = one.get_layer(layer.name).get_weights()
+        if layer.name == "c1":
+            weights[0] = spread_channels(weights[0], 3)
+        layer.set_weights(weights)
+    grey = generator.integers(0, 256, (4, 28, 28, 1)).astype("uint8")
+    np.testing.assert_allclose(
+        three.predict(np.repeat(grey, 3, axis=-1), verbose=0),
+        one.predict(grey, verbose=0),
+        rtol=1e-4,
+    )
 
 
 def test_a_kernel_for_as_many_channels_stays_as_it_is(generator):
