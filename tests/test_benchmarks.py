@@ -9,18 +9,18 @@ import numpy as np
 import paper
 import pytest
 import throughput
-from environment import (
+from subjects import CHECKED_PASSES, SUBJECTS
+
+from keras_lenet import LeNet5, datasets
+from keras_lenet.calibration import fit_temperature
+from keras_lenet.presets import read_preset
+from tests.environment import (
     BACKEND,
     HAS_TENSORFLOW,
     needs_tensorflow,
     on_default_backend,
     run_python,
 )
-from subjects import CHECKED_PASSES, SUBJECTS
-
-from keras_lenet import LeNet5, datasets
-from keras_lenet.calibration import fit_temperature
-from keras_lenet.presets import read_preset
 
 RUN = """
 import os, runpy, sys

@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from environment import once
 
 from keras_lenet import LeNet5
 from keras_lenet.calibration import (
@@ -10,6 +9,7 @@ from keras_lenet.calibration import (
     fit_temperature,
     rejection_curve,
 )
+from tests.environment import once
 
 
 def softmax(logits):

@@ -8,12 +8,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from environment import (
-    BACKEND,
-    HAS_TENSORFLOW,
-    needs_tensorflow,
-    on_default_backend,
-)
 from matplotlib.image import imread, imsave
 
 from keras_lenet import (
@@ -21,6 +15,12 @@ from keras_lenet import (
     HeldOutEvaluation,
     LeNet5,
     SamplePredictions,
+)
+from tests.environment import (
+    BACKEND,
+    HAS_TENSORFLOW,
+    needs_tensorflow,
+    on_default_backend,
 )
 
 # Keras refuses more than one step per execution on PyTorch.

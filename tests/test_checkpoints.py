@@ -4,7 +4,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
 from matplotlib.image import imsave
 
 from keras_lenet import (
@@ -17,6 +16,7 @@ from keras_lenet import (
 )
 from keras_lenet.checkpoints import is_finished
 from keras_lenet.files import FileFormatError, read_arrays, write_arrays
+from tests.environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
 
 GENERATOR = np.random.default_rng(98)
 IMAGES = GENERATOR.integers(0, 256, (310, 12, 12, 1)).astype("uint8")

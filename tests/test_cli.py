@@ -9,7 +9,6 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow, once, run_python
 from matplotlib.image import imsave
 
 from keras_lenet import (
@@ -23,6 +22,7 @@ from keras_lenet import (
 from keras_lenet.cli import main
 from keras_lenet.pictures import load_picture, prepare_character
 from keras_lenet.saving import load_model
+from tests.environment import BACKEND, needs_tensorflow, once, run_python
 
 TOGETHER = "--coordinator host:1 --num-processes 2"
 

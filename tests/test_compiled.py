@@ -3,9 +3,9 @@ import types
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow
 
 from keras_lenet import HeldOutEvaluation, LeNet5, compiled
+from tests.environment import BACKEND, needs_tensorflow
 
 
 class SeesBatches(keras.callbacks.Callback):

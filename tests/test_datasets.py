@@ -9,7 +9,6 @@ import urllib.request
 import keras
 import numpy as np
 import pytest
-from environment import HAS_TENSORFLOW, needs_tensorflow, once
 
 from keras_lenet import LeNet5, ResumableTraining, datasets
 from keras_lenet.datasets import (
@@ -20,6 +19,7 @@ from keras_lenet.datasets import (
     load_data,
 )
 from keras_lenet.files import FileFormatError
+from tests.environment import HAS_TENSORFLOW, needs_tensorflow, once
 
 CLASS_COUNTS = {
     "mnist": 10,

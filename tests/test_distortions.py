@@ -3,10 +3,10 @@ import random
 import keras
 import numpy as np
 import pytest
-from environment import needs_tensorflow, once, run_python
 
 from keras_lenet import RandomDistortion
 from keras_lenet.distortions import _interpolate_arrays, _sources
+from tests.environment import needs_tensorflow, once, run_python
 
 NONE = dict.fromkeys(("rotation", "scale", "shear", "shift", "elastic"), 0)
 SIZE = 41

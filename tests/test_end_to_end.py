@@ -4,10 +4,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from environment import needs_tensorflow, once
 
 from keras_lenet import HeldOutEvaluation, LeNet5
 from keras_lenet.datasets import image_dataset_from_array, load_data
+from tests.environment import needs_tensorflow, once
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -3,10 +3,10 @@ import json
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND
 
 from keras_lenet import LeNet5, OriginalLeNet5, saving
 from keras_lenet.files import FileFormatError
+from tests.environment import BACKEND
 
 MODELS = [LeNet5, OriginalLeNet5]
 

@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow
 
 from keras_lenet import LeNet5, OriginalLeNet5, PadTo32
 from keras_lenet.layers import (
@@ -11,6 +10,7 @@ from keras_lenet.layers import (
     scaled_tanh,
     spread_channels,
 )
+from tests.environment import BACKEND, needs_tensorflow
 
 CODES = [[0.5, -0.25], [1.75, 0.0], [0.1, 0.2]]
 MAKERS = {

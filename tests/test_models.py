@@ -3,9 +3,9 @@ import functools
 import keras
 import numpy as np
 import pytest
-from environment import once, run_python
 
 from keras_lenet import LeNet5, recipes
+from tests.environment import once, run_python
 
 needs_tensorflow_backend = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about tf.data in Keras"

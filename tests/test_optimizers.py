@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from environment import on_default_backend
 
 from keras_lenet import CurvatureEstimation, OriginalLeNet5
 from keras_lenet.layers import EuclideanRBF, scaled_tanh
@@ -11,6 +10,7 @@ from keras_lenet.optimizers import (
 )
 from keras_lenet.original import DistanceLoss
 from keras_lenet.saving import adapt
+from tests.environment import on_default_backend
 
 
 def to_numpy(tensor):

@@ -4,7 +4,6 @@ import json
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, once
 
 from keras_lenet import HeldOutEvaluation, LeNet5, OriginalLeNet5
 from keras_lenet.layers import (
@@ -15,6 +14,7 @@ from keras_lenet.layers import (
 )
 from keras_lenet.original import TABLE, DistanceLoss, UniformByFanIn, codes
 from keras_lenet.saving import adapt, load_model
+from tests.environment import BACKEND, once
 
 
 def to_numpy(tensor):

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
-from environment import once
-from photographs import photograph
 from PIL import Image
 from scipy import ndimage
 
 from keras_lenet import LeNet5, datasets, pictures
 from keras_lenet.files import FileFormatError
 from keras_lenet.pictures import fit_colour, load_picture, prepare_character
+from tests.environment import once
+from tests.photographs import photograph
 
 # Pictures are read without Keras.
 pytestmark = once

@@ -3,7 +3,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from environment import on_default_backend, run_python
 
 from keras_lenet.plots import (
     plot_confusion_matrix,
@@ -13,6 +12,7 @@ from keras_lenet.plots import (
     plot_predictions,
     plot_rejection,
 )
+from tests.environment import on_default_backend, run_python
 
 HISTORY = {
     "step": [5, 10, 15],

@@ -5,7 +5,6 @@ import re
 import keras
 import numpy as np
 import pytest
-from environment import once
 
 from keras_lenet import LeNet5, OriginalLeNet5
 from keras_lenet.calibration import expected_calibration_error
@@ -13,6 +12,7 @@ from keras_lenet.datasets import load_data
 from keras_lenet.files import FileFormatError
 from keras_lenet.presets import read_preset
 from keras_lenet.saving import adapt
+from tests.environment import once
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from environment import needs_tensorflow, on_default_backend
 
 from keras_lenet import (
     CurvatureEstimation,
@@ -13,6 +12,7 @@ from keras_lenet import (
     recipes,
 )
 from keras_lenet.original import DistanceLoss
+from tests.environment import needs_tensorflow, on_default_backend
 
 
 def to_numpy(tensor):

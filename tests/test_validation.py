@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow
 
 from keras_lenet import HeldOutEvaluation, LeNet5, OriginalLeNet5
 from keras_lenet.original import DistanceLoss
+from tests.environment import BACKEND, needs_tensorflow
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ import zlib
 
 import pytest
 
-pytest.register_assert_rewrite("comparison", "twin")
+pytest.register_assert_rewrite(
+    "tests.differential.comparison", "tests.differential.twin"
+)
 
 
 _XLA_FLAGS = (

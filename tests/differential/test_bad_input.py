@@ -8,11 +8,22 @@ ours is listed here with its message.
 import keras
 import numpy as np
 import pytest
-from environment import needs_tensorflow
-from test_data_forms import Sequence, batches, dataset, from_generator
-from twin import SharedPair, compare, compile_plainly, make_data, table
 
 from keras_lenet import HeldOutEvaluation, LeNet5
+from tests.differential.test_data_forms import (
+    Sequence,
+    batches,
+    dataset,
+    from_generator,
+)
+from tests.differential.twin import (
+    SharedPair,
+    compare,
+    compile_plainly,
+    make_data,
+    table,
+)
+from tests.environment import needs_tensorflow
 
 shared = SharedPair(compile_plainly)
 

@@ -5,16 +5,6 @@ import csv
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND
-from twin import (
-    SharedPair,
-    compare,
-    compile_plainly,
-    make_data,
-    run,
-    spread,
-    table,
-)
 
 from keras_lenet import (
     BestModelCheckpoint,
@@ -23,6 +13,16 @@ from keras_lenet import (
     SamplePredictions,
 )
 from keras_lenet.datasets import dataset_from_arrays
+from tests.differential.twin import (
+    SharedPair,
+    compare,
+    compile_plainly,
+    make_data,
+    run,
+    spread,
+    table,
+)
+from tests.environment import BACKEND
 
 callbacks = keras.callbacks
 shared = SharedPair(compile_plainly)

@@ -3,8 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND
-from twin import SharedPair, compare, compile_plainly, spread, table
+
+from tests.differential.twin import (
+    SharedPair,
+    compare,
+    compile_plainly,
+    spread,
+    table,
+)
+from tests.environment import BACKEND
 
 shared = SharedPair(compile_plainly)
 

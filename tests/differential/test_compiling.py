@@ -3,8 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND
-from twin import compare, compile_plainly, make_pair, spread, table
+
+from tests.differential.twin import (
+    compare,
+    compile_plainly,
+    make_pair,
+    spread,
+    table,
+)
+from tests.environment import BACKEND
 
 ops = keras.ops
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers

@@ -2,7 +2,10 @@
 
 import keras
 import pytest
-from changes import (
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.differential.changes import (
     ACTIVATION,
     COMPUTED,
     CONSTRAINED,
@@ -10,11 +13,9 @@ from changes import (
     TRAINABLE,
     describe,
 )
-from environment import BACKEND
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from test_data_forms import Sequence, batches
-from twin import compare
+from tests.differential.test_data_forms import Sequence, batches
+from tests.differential.twin import compare
+from tests.environment import BACKEND
 
 optimizers = keras.optimizers
 

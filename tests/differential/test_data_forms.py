@@ -3,8 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow
-from twin import compare, compile_plainly, make_data, spread, table
+
+from tests.differential.twin import (
+    compare,
+    compile_plainly,
+    make_data,
+    spread,
+    table,
+)
+from tests.environment import BACKEND, needs_tensorflow
 
 ops = keras.ops
 

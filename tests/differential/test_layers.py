@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from changes import (
+
+from tests.differential.changes import (
     ACTIVATION,
     COMPUTED,
     CONSTRAINED,
@@ -14,7 +15,12 @@ from changes import (
     TRAINABLE,
     describe,
 )
-from twin import compare, compile_plainly, spread_compiled, table
+from tests.differential.twin import (
+    compare,
+    compile_plainly,
+    spread_compiled,
+    table,
+)
 
 TRAINED = {
     name: change

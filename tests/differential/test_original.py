@@ -3,7 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from changes import (
+
+from keras_lenet import OriginalLeNet5
+from keras_lenet.optimizers import LevenbergMarquardt
+from keras_lenet.original import DistanceLoss
+from tests.differential.changes import (
     attribute,
     of,
     regularize,
@@ -12,18 +16,19 @@ from changes import (
     set_both,
     together,
 )
-from test_saving import BY_LAYERS, WAYS, by_configuration, by_keras_file
-from twin import (
+from tests.differential.test_saving import (
+    BY_LAYERS,
+    WAYS,
+    by_configuration,
+    by_keras_file,
+)
+from tests.differential.twin import (
     compare_models,
     make_data,
     spread,
     spread_thinly,
     table,
 )
-
-from keras_lenet import OriginalLeNet5
-from keras_lenet.optimizers import LevenbergMarquardt
-from keras_lenet.original import DistanceLoss
 
 activations = keras.activations
 L2 = keras.regularizers.L2

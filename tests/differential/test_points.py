@@ -5,10 +5,10 @@ import time
 import keras
 import numpy as np
 import pytest
-from twin import make_data
 
 from keras_lenet import LeNet5, calibration, pictures
 from keras_lenet.layers import EuclideanRBF
+from tests.differential.twin import make_data
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")

@@ -6,8 +6,10 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from changes import CHANGES, describe, say_it_on_the_layers
-from twin import (
+
+from keras_lenet import LeNet5, OriginalLeNet5, saving
+from tests.differential.changes import CHANGES, describe, say_it_on_the_layers
+from tests.differential.twin import (
     SharedPair,
     compare,
     compile_plainly,
@@ -15,8 +17,6 @@ from twin import (
     spread_thinly,
     table,
 )
-
-from keras_lenet import LeNet5, OriginalLeNet5, saving
 
 shared = SharedPair(compile_plainly)
 

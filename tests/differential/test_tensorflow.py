@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND
-from twin import compare, compile_plainly
+
+from tests.differential.twin import compare, compile_plainly
+from tests.environment import BACKEND
 
 pytestmark = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="about TensorFlow"
@@ -194,7 +195,8 @@ def test_exported_models_give_the_same(jit_compile, tmp_path):
 
 def test_a_distribution_strategy_trains_alike():
     import tensorflow as tf
-    from twin import make_data, make_pair
+
+    from tests.differential.twin import make_data, make_pair
 
     found = []
     data = make_data()

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
-from comparison import TOLERANCE, assert_same
-from environment import BACKEND
 
 from keras_lenet import LeNet5
+from tests.differential.comparison import TOLERANCE, assert_same
+from tests.environment import BACKEND
 
 SEED = 98
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from environment import on_default_backend, run_python
 
 from keras_lenet import HeldOutEvaluation, SamplePredictions, plots
 from keras_lenet.callbacks import assign, values_of
+from tests.environment import on_default_backend, run_python
 
 GENERATOR = np.random.default_rng()
 IMAGES = GENERATOR.integers(0, 256, (120, 12, 12, 1)).astype("uint8")

@@ -15,7 +15,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from environment import on_default_backend
 from PIL import Image
 
 from keras_lenet import LeNet5
@@ -28,6 +27,7 @@ from keras_lenet.files import (
     write_arrays,
 )
 from keras_lenet.saving import load_model
+from tests.environment import on_default_backend
 
 pytestmark = on_default_backend
 

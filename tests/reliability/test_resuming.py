@@ -9,11 +9,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-from environment import BACKEND, needs_tensorflow
-from test_checkpoints import IMAGES, LABELS, are_same, make_model, train
 
 from keras_lenet import cli
 from keras_lenet.saving import load_model
+from tests.environment import BACKEND, needs_tensorflow
+from tests.test_checkpoints import IMAGES, LABELS, are_same, make_model, train
 
 
 class Copies(keras.callbacks.Callback):

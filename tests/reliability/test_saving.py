@@ -5,10 +5,11 @@ import json
 import subprocess
 import sys
 
-import faults
 import pytest
-from environment import on_default_backend
-from faults import failing_calls, load, save
+
+from tests.environment import on_default_backend
+from tests.reliability import faults
+from tests.reliability.faults import failing_calls, load, save
 
 pytestmark = on_default_backend
 
