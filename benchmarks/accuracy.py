@@ -235,7 +235,7 @@ def write(records: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    from keras_lenet.files import replacing
+    from keras_lenet.files.atomic import atomic_write
 
     accuracies = [record["test_accuracy"] for record in records]
     count, last = len(records), records[0]
@@ -261,7 +261,7 @@ def write(records: list[dict[str, Any]]) -> None:
     before, mark, rest = text.partition("<!-- accuracy.py -->\n")
     _, end, after = rest.partition("<!-- end of accuracy.py -->\n")
     whole = before + mark + "\n".join(table) + "\n" + end + after
-    with replacing(readme) as temporary:
+    with atomic_write(readme) as temporary:
         temporary.write_text(whole, encoding="utf-8")
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -294,7 +294,7 @@ def write(records: list[dict[str, Any]]) -> None:
     axes.set_title(f"LeNet5, recipes.accurate, {count} seeds")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with replacing(FIGURE) as temporary:
+    with atomic_write(FIGURE) as temporary:
         figure.savefig(temporary, dpi=150)
 
 

@@ -256,7 +256,7 @@ def write(arguments: argparse.Namespace) -> None:
     from matplotlib.figure import Figure
 
     from keras_lenet import datasets, plots
-    from keras_lenet.files import replacing
+    from keras_lenet.files.atomic import atomic_write
     from keras_lenet.original import codes
 
     records = read(arguments.log)
@@ -312,7 +312,7 @@ def write(arguments: argparse.Namespace) -> None:
     before, mark, rest = text.partition("<!-- paper.py -->\n")
     _, end, after = rest.partition("<!-- end of paper.py -->\n")
     whole = before + mark + "\n".join(table) + "\n" + end + after
-    with replacing(readme) as temporary:
+    with atomic_write(readme) as temporary:
         temporary.write_text(whole, encoding="utf-8")
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -342,14 +342,14 @@ def write(arguments: argparse.Namespace) -> None:
     axes.set_ylabel("Error / %")
     axes.grid(alpha=0.3)
     axes.legend()
-    with replacing(FIGURES / "paper_passes.png") as temporary:
+    with atomic_write(FIGURES / "paper_passes.png") as temporary:
         figure.savefig(temporary, dpi=150)
 
     # As figure 8, of the first seed.
     wrong, taken_for = map(list, zip(*plain[0]["missed"], strict=True))
     _, (images, labels) = datasets.load_data(arguments.data)
     figure = plots.plot_errors(images[wrong], labels[wrong], taken_for)
-    with replacing(FIGURES / "paper_errors.png") as temporary:
+    with atomic_write(FIGURES / "paper_errors.png") as temporary:
         figure.savefig(temporary, dpi=150)
 
     figure = Figure(figsize=(7, 1.6), layout="constrained")
@@ -359,7 +359,7 @@ def write(arguments: argparse.Namespace) -> None:
         axes.set_title(digit)
         axes.set_xticks([])
         axes.set_yticks([])
-    with replacing(FIGURES / "codes.png") as temporary:
+    with atomic_write(FIGURES / "codes.png") as temporary:
         figure.savefig(temporary, dpi=150)
 
 

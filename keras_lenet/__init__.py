@@ -4,20 +4,21 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from keras_lenet.version import __version__
+
 if TYPE_CHECKING:
     from keras_lenet import datasets, plots, recipes
     from keras_lenet.callbacks import (
-        CurvatureEstimation,
+        BestModelCheckpoint,
         HeldOutEvaluation,
+        ResumableTraining,
         SamplePredictions,
     )
-    from keras_lenet.checkpoints import BestModelCheckpoint, ResumableTraining
-    from keras_lenet.distortions import RandomDistortion
+    from keras_lenet.datasets.distortion import RandomDistortion
     from keras_lenet.layers import PadTo32
     from keras_lenet.models import LeNet5
-    from keras_lenet.original import OriginalLeNet5
-
-__version__ = "0.1.0"
+    from keras_lenet.original import CurvatureEstimation, OriginalLeNet5
+    from keras_lenet.training import train
 
 __all__ = [
     "BestModelCheckpoint",
@@ -29,26 +30,29 @@ __all__ = [
     "RandomDistortion",
     "ResumableTraining",
     "SamplePredictions",
+    "__version__",
     "datasets",
     "plots",
     "recipes",
+    "train",
 ]
 
 _MODULES = {
-    "BestModelCheckpoint": "checkpoints",
-    "CurvatureEstimation": "callbacks",
+    "BestModelCheckpoint": "callbacks",
+    "CurvatureEstimation": "original",
     "HeldOutEvaluation": "callbacks",
     "LeNet5": "models",
     "OriginalLeNet5": "original",
     "PadTo32": "layers",
-    "RandomDistortion": "distortions",
-    "ResumableTraining": "checkpoints",
+    "RandomDistortion": "datasets.distortion",
+    "ResumableTraining": "callbacks",
     "SamplePredictions": "callbacks",
+    "train": "training",
 }
 
 
 # `keras.saving.load_model` only finds classes that are registered.
-_REGISTERING = ("distortions", "models", "recipes")
+_REGISTERING = ("datasets.distortion", "models", "original", "recipes")
 
 
 def __getattr__(name: str) -> Any:

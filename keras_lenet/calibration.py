@@ -97,7 +97,7 @@ def expected_calibration_error(
     return float(abs(surplus).sum() / len(indices))
 
 
-def rejection_curve(
+def risk_coverage_curve(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike
 ) -> dict[str, Array]:
     """Returns the error that is left when unsure predictions are rejected.
@@ -117,8 +117,8 @@ def rejection_curve(
 
     Example:
 
-    >>> from keras_lenet.calibration import rejection_curve
-    >>> curve = rejection_curve(
+    >>> from keras_lenet.calibration import risk_coverage_curve
+    >>> curve = risk_coverage_curve(
     ...     [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]], [0, 0, 1, 0]
     ... )
     >>> curve["rejected"].tolist()

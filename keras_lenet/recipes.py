@@ -1,4 +1,4 @@
-"""Recipes for training: what to give to `compile`."""
+"""Recipes for training: arguments for `compile`."""
 
 import math
 from typing import Any
@@ -7,10 +7,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lenet.datasets import is_positive_integer
-from keras_lenet.layers import Tensor
-from keras_lenet.optimizers import LevenbergMarquardt
-from keras_lenet.original import DistanceLoss, one_hot_labels
+from keras_lenet.losses import SmoothedSparseCategoricalCrossentropy
+from keras_lenet.original.recipe import paper
+from keras_lenet.types import Tensor
+from keras_lenet.validation.arguments import check_positive_integer
+
+__all__ = [
+    "OneCycle",
+    "SmoothedSparseCategoricalCrossentropy",
+    "accurate",
+    "fast",
+    "paper",
+]
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
@@ -49,7 +57,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
                 "`peak_learning_rate` must be a number above 0. "
                 f"Received: peak_learning_rate={peak_learning_rate!r}"
             )
-        _check_steps(steps)
+        check_positive_integer("steps", steps)
         if not (isinstance(warmup, (float, np.floating)) and 0 < warmup < 1):
             raise ValueError(
                 "`warmup` must be a number above 0 and below 1. "
@@ -73,77 +81,6 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
             "peak_learning_rate": self.peak_learning_rate,
             "steps": self.steps,
             "warmup": self.warmup,
-        }
-
-
-@keras.saving.register_keras_serializable(package="keras_lenet")
-class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
-    """Crossentropy of integer labels, with label smoothing.
-
-    Keras' `SparseCategoricalCrossentropy` takes integers but does not smooth,
-    its `CategoricalCrossentropy` smooths but takes one-hot labels. This is the
-    latter for integers (https://arxiv.org/abs/1512.00567, section 7). Labels
-    to leave out get a sample weight of 0.
-
-    Args:
-        label_smoothing: Number from 0 to 1. The share of the probability that
-            is spread over all classes. Defaults to `0.1`.
-        from_logits: Boolean. Whether the predictions are logits. Defaults to
-            `False`: probabilities.
-        **kwargs: `name`, `reduction` and `dtype`, as for any Keras loss.
-
-    Call arguments:
-        y_true: Integers of shape `(batch, d0, ..., dN)` or
-            `(batch, d0, ..., dN, 1)`.
-        y_pred: Floats of shape `(batch, d0, ..., dN, num_classes)`.
-
-    Raises:
-        ValueError: When `label_smoothing` is not from 0 to 1, or a shape is
-            not of the form above.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_lenet.recipes import SmoothedSparseCategoricalCrossentropy
-    >>> loss = SmoothedSparseCategoricalCrossentropy(label_smoothing=0.2)
-    >>> round(float(loss(np.array([1]), np.array([[0.5, 0.5]]))), 4)
-    0.6931
-    """
-
-    takes_class_indices = True
-
-    def __init__(
-        self,
-        label_smoothing: float = 0.1,
-        from_logits: bool = False,
-        name: str = "smoothed_sparse_categorical_crossentropy",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name=name, **kwargs)
-        if not (
-            isinstance(label_smoothing, (int, float, np.number))
-            and 0 <= label_smoothing <= 1
-        ):
-            raise ValueError(
-                "`label_smoothing` must be a number from 0 to 1. "
-                f"Received: label_smoothing={label_smoothing!r}"
-            )
-        self.label_smoothing = float(label_smoothing)
-        self.from_logits = from_logits
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return keras.losses.categorical_crossentropy(
-            one_hot_labels(y_true, y_pred),
-            y_pred,
-            from_logits=self.from_logits,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "label_smoothing": self.label_smoothing,
-            "from_logits": self.from_logits,
         }
 
 
@@ -172,7 +109,7 @@ def fast(steps: int, from_logits: bool = False) -> dict[str, Any]:
     >>> model.compile(**recipes.fast(steps=2 * 480))
     >>> model.fit(x_train, y_train, batch_size=125, epochs=2)  # doctest: +SKIP
     """
-    _check_steps(steps)
+    check_positive_integer("steps", steps)
     return {
         "optimizer": keras.optimizers.Adam(
             OneCycle(0.016, steps), beta_1=0.8, beta_2=0.9
@@ -211,7 +148,7 @@ def accurate(steps: int, from_logits: bool = False) -> dict[str, Any]:
     ... )  # doctest: +SKIP
     >>> model.fit(train, epochs=90, shuffle=False)  # doctest: +SKIP
     """
-    _check_steps(steps)
+    check_positive_integer("steps", steps)
     return {
         "optimizer": keras.optimizers.AdamW(
             OneCycle(0.006, steps, warmup=0.1), weight_decay=0.3, beta_2=0.99
@@ -219,66 +156,3 @@ def accurate(steps: int, from_logits: bool = False) -> dict[str, Any]:
         "loss": SmoothedSparseCategoricalCrossentropy(0.02, from_logits),
         "metrics": ["accuracy"],
     }
-
-
-def paper(steps: int, batch_size: int = 1) -> dict[str, Any]:
-    """Returns what to compile an `OriginalLeNet5` with, as the 1998 paper says.
-
-    Stochastic diagonal Levenberg-Marquardt, one image at a time, whose rate
-    changes four times in 20 passes (https://doi.org/10.1109/5.726791, appendix
-    C), and the loss of equation 9. The paper's rates are divided by 5, those of
-    the first two passes by 50, without which networks saturate, and its
-    constant j is 7; these were chosen on images held out of MNIST's training
-    set. It also needs `keras_lenet.CurvatureEstimation`.
-
-    Args:
-        steps: Integer. How many training steps there will be, in all epochs.
-        batch_size: Integer. How many images a step has. As the loss is their
-            mean, rates are multiplied by it. Defaults to `1`, as the paper.
-
-    Returns:
-        Dict with `optimizer`, `loss` and `metrics`, for `compile`.
-
-    Raises:
-        ValueError: When an argument is not a positive integer.
-
-    Example:
-
-    >>> from keras_lenet import recipes
-    >>> from keras_lenet import CurvatureEstimation
-    >>> from keras_lenet.original import OriginalLeNet5
-    >>> model = OriginalLeNet5()
-    >>> model.compile(**recipes.paper(steps=20 * 60_000))
-    >>> model.fit(
-    ...     x_train,
-    ...     y_train,
-    ...     batch_size=1,
-    ...     epochs=20,
-    ...     shuffle=False,
-    ...     callbacks=[CurvatureEstimation(x_train, y_train)],
-    ... )  # doctest: +SKIP
-    """
-    _check_steps(steps)
-    if not is_positive_integer(batch_size):
-        raise ValueError(
-            "`batch_size` must be a positive integer. "
-            f"Received: batch_size={batch_size!r}"
-        )
-    boundaries = [steps * passes // 20 for passes in (2, 5, 8, 12)]
-    rates = (0.00001, 0.00004, 0.00002, 0.00001, 0.000002)
-    return {
-        "optimizer": LevenbergMarquardt(
-            keras.optimizers.schedules.PiecewiseConstantDecay(
-                boundaries, [batch_size * rate for rate in rates]
-            )
-        ),
-        "loss": DistanceLoss(rubbish=7.0),
-        "metrics": ["accuracy"],
-    }
-
-
-def _check_steps(steps: Any) -> None:
-    if not is_positive_integer(steps):
-        raise ValueError(
-            f"`steps` must be a positive integer. Received: steps={steps!r}"
-        )

@@ -7,7 +7,7 @@ from keras_lenet.calibration import (
     calibrate,
     expected_calibration_error,
     fit_temperature,
-    rejection_curve,
+    risk_coverage_curve,
 )
 from tests.environment import once
 
@@ -73,8 +73,8 @@ def test_probabilities_and_labels_may_be_of_any_precision(
     assert expected_calibration_error(*given) == pytest.approx(
         expected_calibration_error(probabilities, labels), abs=0.01
     )
-    assert rejection_curve(*given)["error"][0] == pytest.approx(
-        rejection_curve(probabilities, labels)["error"][0], abs=0.01
+    assert risk_coverage_curve(*given)["error"][0] == pytest.approx(
+        risk_coverage_curve(probabilities, labels)["error"][0], abs=0.01
     )
 
 
@@ -98,7 +98,7 @@ def test_the_rejection_curve_is_what_counting_gives(generator):
     probabilities = generator.integers(1, 6, (200, 3)).astype("float64")
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     labels = generator.integers(0, 3, 200)
-    curve = rejection_curve(probabilities, labels)
+    curve = risk_coverage_curve(probabilities, labels)
     confidence = probabilities.max(axis=1)
     np.testing.assert_array_equal(curve["threshold"], np.unique(confidence))
     for threshold, rejected, error in zip(*curve.values(), strict=True):
@@ -174,7 +174,8 @@ def test_a_model_that_does_not_end_in_weights_and_softmax_is_refused(make):
     ],
 )
 @pytest.mark.parametrize(
-    "function", [fit_temperature, expected_calibration_error, rejection_curve]
+    "function",
+    [fit_temperature, expected_calibration_error, risk_coverage_curve],
 )
 def test_bad_arguments_are_refused(function, probabilities, labels, message):
     with pytest.raises(ValueError, match=message):

@@ -14,8 +14,9 @@ from keras_lenet import (
     ResumableTraining,
     datasets,
 )
-from keras_lenet.checkpoints import is_finished
-from keras_lenet.files import FileFormatError, read_arrays, write_arrays
+from keras_lenet.callbacks.resumable_training import is_finished
+from keras_lenet.files import FileFormatError
+from keras_lenet.files.arrays import read_arrays, write_arrays
 from tests.environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
 
 GENERATOR = np.random.default_rng(98)
@@ -76,7 +77,7 @@ class Draws(keras.callbacks.Callback):
 class StopsWithoutBeingSeen(Stops):
     """Lets `LeNet5` make several steps in one execution."""
 
-    looks_only_at_freq = True
+    acts_only_at_freq = True
     freq = "epoch"
 
 
@@ -398,7 +399,7 @@ def fails(*_):
 
 @needs_tensorflow
 def test_an_error_in_saving_ends_the_training_when_asked_for(path, monkeypatch):
-    monkeypatch.setattr("keras_lenet.checkpoints.write_arrays", fails)
+    monkeypatch.setattr("keras_lenet.callbacks.resumable_training.write_arrays", fails)
     with pytest.raises(OSError, match="disk full"):
         train(path, strict=True)
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -16,12 +17,12 @@ from keras_lenet import (
     OriginalLeNet5,
     RandomDistortion,
     __version__,
-    cli,
     recipes,
 )
 from keras_lenet.cli import main
 from keras_lenet.pictures import load_picture, prepare_character
 from keras_lenet.saving import load_model
+from keras_lenet.training import RECIPES
 from tests.environment import BACKEND, needs_tensorflow, once, run_python
 
 TOGETHER = "--coordinator host:1 --num-processes 2"
@@ -372,7 +373,8 @@ def test_the_accurate_recipe_trains_on_distorted_images_by_its_own_numbers(
         return distort(self, images, generator)
 
     monkeypatch.setattr(RandomDistortion, "__call__", counted)
-    monkeypatch.setitem(cli._PASSES, "accurate", 2)
+    short = dataclasses.replace(RECIPES["accurate"], epochs=2)
+    monkeypatch.setitem(RECIPES, "accurate", short)
     output = ["--output", str(tmp_path), "--eval-size", "10"]
     assert main(["train", "--recipe", "accurate", *output]) == 0
     # 1,437 images have 5 batches of 250.
@@ -542,8 +544,8 @@ def test_what_is_no_line_of_a_start_arrives_even_in_a_crash():
         "the end",
     ]
     code = (
-        "import os, sys; from keras_lenet import cli\n"
-        "with cli._without_start_up_lines():\n"
+        "import os, sys; from keras_lenet.cli import terminal\n"
+        "with terminal._without_start_up_lines():\n"
         "    os.write(2, sys.argv[1].encode())\n"
         "    if sys.argv[2] == 'raise': raise KeyError('an error')\n"
         "    if sys.argv[2] == 'abort': os.abort()\n"
@@ -578,7 +580,7 @@ def test_several_processes_need_jax(capsys):
 
 def test_every_device_gets_as_many_images(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_join_processes", lambda _: 3)
+    monkeypatch.setattr("keras_lenet.distribution.device_count", lambda: 3)
     assert main(["train", "--batch-size", "100"]) == 2
     assert "must be a multiple of 3, the" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -613,7 +615,7 @@ def test_an_interrupt_ends_without_a_traceback(monkeypatch, capsys):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_lenet.cli.evaluate", interrupt)
+    monkeypatch.setattr("keras_lenet.saving.load", interrupt)
     assert main(["evaluate", "model.keras"]) == 130
     assert "interrupted" in capsys.readouterr().err
 

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lenet import HeldOutEvaluation, LeNet5, compiled
+from keras_lenet import HeldOutEvaluation, LeNet5
+from keras_lenet.models import fused_forward, multi_step
+from keras_lenet.models.steps_per_execution import choose_steps
 from tests.environment import BACKEND, needs_tensorflow
 
 
@@ -66,7 +68,7 @@ def test_forward_is_what_keras_layers_calculate(arguments, count, training):
     images, _ = data(np.random.default_rng(), model, count)
     expected = layer_by_layer(model)(images)
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(compiled.forward(model, images, training)),
+        keras.ops.convert_to_numpy(fused_forward.forward(model, images, training)),
         keras.ops.convert_to_numpy(expected),
         rtol=0,
         atol=1e-5,
@@ -126,7 +128,7 @@ def test_forward_does_not_lose_a_pixel_that_is_nan():
     model = LeNet5(include_preprocessing=False)
     images, _ = data(np.random.default_rng(), model, 2)
     images[1, 16, 17] = np.nan
-    outputs = keras.ops.convert_to_numpy(compiled.forward(model, images))
+    outputs = keras.ops.convert_to_numpy(fused_forward.forward(model, images))
     assert np.isfinite(outputs[0]).all()
     assert np.isnan(outputs[1]).all()
 
@@ -163,7 +165,7 @@ def test_weights_do_not_depend_on_how_many_steps_an_execution_has():
 def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
     batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
     model = types.SimpleNamespace(steps_per_execution=1)
-    (((images, labels), count),) = compiled._stacks(
+    (((images, labels), count),) = multi_step._stacks(
         model, batches[:1], np.stack
     )
     assert count == 1
@@ -176,11 +178,11 @@ def test_a_stack_has_no_more_than_fits(monkeypatch):
     model = types.SimpleNamespace(steps_per_execution=9)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
     # Of 9 bytes there are 11.
-    ((_, count),) = compiled._stacks(model, batches, np.stack)
+    ((_, count),) = multi_step._stacks(model, batches, np.stack)
     assert count == 5
     batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
     # Of 36 there are 2.
-    counts = [c for _, c in compiled._stacks(model, batches, np.stack)]
+    counts = [c for _, c in multi_step._stacks(model, batches, np.stack)]
     assert counts == [2, 2, 1]
 
 
@@ -410,7 +412,7 @@ def test_an_execution_has_as_many_steps_as_nobody_notices(arguments, expected):
                 for c in arguments["callbacks"]
             ],
         }
-    assert compiled.choose_steps(**arguments) == expected
+    assert choose_steps(**arguments) == expected
 
 
 @needs_tensorflow
@@ -419,15 +421,14 @@ def test_the_number_of_batches_of_a_dataset_is_known():
 
     held_out = HeldOutEvaluation((np.ones((1, 28, 28, 1)), np.ones(1)), freq=10)
     dataset = tf.data.Dataset.range(25)
-    choose = compiled.choose_steps
-    assert choose(dataset, callbacks=[held_out]) == 5
-    assert choose(dataset.repeat(), callbacks=[held_out]) == 1
-    assert choose(dataset.filter(lambda x: x > 3), callbacks=[held_out]) == 1
+    assert choose_steps(dataset, callbacks=[held_out]) == 5
+    assert choose_steps(dataset.repeat(), callbacks=[held_out]) == 1
+    assert choose_steps(dataset.filter(lambda x: x > 3), callbacks=[held_out]) == 1
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch does not use it")
 def test_on_a_cpu_models_are_trained_in_the_compiled_form():
-    if not compiled.on_cpu():
+    if not fused_forward.on_cpu():
         pytest.skip("about the CPU")
     model = LeNet5()
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -507,7 +508,7 @@ class TestWhatXlaDoesNotRun:
         assert ours.keys() == plain.keys()
         for name, values in plain.items():
             assert ours[name] == pytest.approx(values, rel=1e-5)
-        notes = [r for r in caplog.records if r.name == "keras_lenet.compiled"]
+        notes = [r for r in caplog.records if r.name == "keras_lenet.models.multi_step"]
         assert len(notes) == 1
         assert "XLA does not run all of 'lenet5'" in notes[0].getMessage()
 

@@ -538,7 +538,7 @@ def test_the_command_line_says_in_a_line_what_is_wrong_with_a_picture(
     (tmp_path / "page.png").write_text("<html>")
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     for name, message in {
-        "gone.png": "No such file",
+        "gone.png": "no such file",
         "page.png": "a web page. Download the file itself.",
         "photo.heic": "an HEIC picture. Save it as PNG or JPEG.",
     }.items():

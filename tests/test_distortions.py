@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import RandomDistortion
-from keras_lenet.distortions import _interpolate_arrays, _sources
+from keras_lenet.datasets.distortion import _interpolate_arrays, _sources
 from tests.environment import needs_tensorflow, once, run_python
 
 NONE = dict.fromkeys(("rotation", "scale", "shear", "shift", "elastic"), 0)

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from keras_lenet.files import replacing
+from keras_lenet.files.atomic import atomic_write
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -21,7 +21,7 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
 def test_replacing_shows_the_new_file_only_when_it_is_whole(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -39,7 +39,7 @@ def test_the_file_then_its_name_are_flushed_to_the_disk(tmp_path, monkeypatch):
         flushed.append(("folder" if folder else "file", path.read_text()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert flushed == [("file", "old"), ("folder", "new")]
 
@@ -56,7 +56,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     ]
     for name in (left.name, *others):
         (tmp_path / name).write_text("")
-    with replacing(tmp_path / "file.txt") as temporary:
+    with atomic_write(tmp_path / "file.txt") as temporary:
         temporary.write_text("new")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"file.txt", *others}
@@ -69,7 +69,7 @@ def test_a_link_stays_and_its_target_keeps_its_mode(tmp_path):
     target.chmod(0o640)
     link = tmp_path / "link.txt"
     link.symlink_to(target)
-    with replacing(link) as temporary:
+    with atomic_write(link) as temporary:
         temporary.write_text("new")
     assert link.is_symlink() and target.read_text() == "new"
     assert target.stat().st_mode & 0o777 == 0o640

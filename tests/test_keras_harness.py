@@ -32,18 +32,17 @@ from keras_lenet import (
     PadTo32,
     RandomDistortion,
 )
-from keras_lenet.layers import (
+from keras_lenet.losses import SmoothedSparseCategoricalCrossentropy
+from keras_lenet.original import (
+    DistanceLoss,
     EuclideanRBF,
+    LevenbergMarquardt,
     TableConv2D,
     TrainableSubsampling2D,
+    UniformByFanIn,
     scaled_tanh,
 )
-from keras_lenet.optimizers import LevenbergMarquardt
-from keras_lenet.original import DistanceLoss, UniformByFanIn
-from keras_lenet.recipes import (
-    OneCycle,
-    SmoothedSparseCategoricalCrossentropy,
-)
+from keras_lenet.recipes import OneCycle
 
 HARNESS = TestCase("run_layer_test")
 

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 
 from keras_lenet import LeNet5, OriginalLeNet5, PadTo32
-from keras_lenet.layers import (
+from keras_lenet.layers import spread_channels
+from keras_lenet.original import (
     EuclideanRBF,
     TableConv2D,
     TrainableSubsampling2D,
     scaled_tanh,
-    spread_channels,
 )
 from tests.environment import BACKEND, needs_tensorflow
 
@@ -160,7 +160,7 @@ def test_pad_to_32_rejects_unknown_sizes_and_ranks_inside_tf_data():
             dataset.map(PadTo32())
 
 
-def values_of(dtype, generator, shape=(3, 6, 5, 2)):
+def get_values(dtype, generator, shape=(3, 6, 5, 2)):
     """Returns random values, so large that sums of bytes overflow."""
     largest = 1
     if dtype != "bool":
@@ -190,7 +190,7 @@ def values_of(dtype, generator, shape=(3, 6, 5, 2)):
 def test_layers_compute_with_any_dtype_as_dense_does(
     name, dtype, policy, generator
 ):
-    values = values_of(dtype, generator)
+    values = get_values(dtype, generator)
     layer = MAKERS[name](dtype=policy)
     expected = as_float32(layer(values.astype("float32")))
     like = keras.layers.Dense(1, dtype=policy)(values)
@@ -204,7 +204,7 @@ def test_layers_compute_with_any_dtype_as_dense_does(
 def test_layers_compute_with_any_dtype_in_a_graph(dtype, generator):
     if BACKEND == "jax" and dtype.endswith("64"):
         pytest.skip("JAX makes them 32 bits, with a warning")
-    values = values_of(dtype, generator)
+    values = get_values(dtype, generator)
     inputs = keras.Input(values.shape[1:], dtype=dtype)
     layers = [make() for make in MAKERS.values()]
     model = keras.Model(inputs, [layer(inputs) for layer in layers])
@@ -218,7 +218,7 @@ def test_layers_compute_with_any_dtype_in_a_graph(dtype, generator):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scaled_tanh_takes_any_dtype_as_keras_tanh_does(dtype, generator):
-    values = keras.ops.convert_to_tensor(values_of(dtype, generator))
+    values = keras.ops.convert_to_tensor(get_values(dtype, generator))
     squashed = scaled_tanh(values)
     assert squashed.dtype == keras.activations.tanh(values).dtype
     np.testing.assert_allclose(

@@ -3,12 +3,13 @@ import numpy as np
 import pytest
 
 from keras_lenet import CurvatureEstimation, OriginalLeNet5
-from keras_lenet.layers import EuclideanRBF, scaled_tanh
-from keras_lenet.optimizers import (
+from keras_lenet.original import (
+    DistanceLoss,
+    EuclideanRBF,
     LevenbergMarquardt,
     diagonal_curvature,
+    scaled_tanh,
 )
-from keras_lenet.original import DistanceLoss
 from keras_lenet.saving import adapt
 from tests.environment import on_default_backend
 
@@ -258,7 +259,7 @@ def test_curvature_is_estimated_before_each_pass(generator):
     steps = []
 
     class Noted(CurvatureEstimation):
-        def look(self, step, epoch):
+        def on_interval(self, step, epoch):
             super().look(step, epoch)
             steps.append(step)
             found = diagonal_curvature(self.model, images, labels)

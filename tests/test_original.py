@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5, OriginalLeNet5
-from keras_lenet.layers import (
+from keras_lenet.original import (
+    TABLE,
+    DistanceLoss,
     EuclideanRBF,
     TableConv2D,
     TrainableSubsampling2D,
+    UniformByFanIn,
+    codes,
     scaled_tanh,
 )
-from keras_lenet.original import TABLE, DistanceLoss, UniformByFanIn, codes
 from keras_lenet.saving import adapt, load_model
 from tests.environment import BACKEND, once
 

@@ -10,7 +10,7 @@ from keras_lenet.plots import (
     plot_history,
     plot_pictures,
     plot_predictions,
-    plot_rejection,
+    plot_risk_coverage,
 )
 from tests.environment import on_default_backend, run_python
 
@@ -280,7 +280,7 @@ def test_plot_confusion_matrix_rejects(labels, predictions):
 
 
 def test_plot_rejection_marks_where_the_target_is_reached():
-    figure = plot_rejection(
+    figure = plot_risk_coverage(
         [0, 0.01, 0.02, 0.03],
         [0.02, 0.008, 0.004, 0.0],
         target=0.005,
@@ -295,13 +295,13 @@ def test_plot_rejection_marks_where_the_target_is_reached():
 
 
 def test_plot_rejection_of_a_target_that_is_not_reached_marks_nothing():
-    (axes,) = plot_rejection([0, 0.5], [0.1, 0.1]).axes
+    (axes,) = plot_risk_coverage([0, 0.5], [0.1, 0.1]).axes
     assert [line.get_label() for line in axes.lines] == ["LeNet5"]
 
 
 def test_plot_rejection_rejects_other_lengths():
     with pytest.raises(ValueError, match="`rejected` and `error` must"):
-        plot_rejection([0.1], [0.1, 0.2])
+        plot_risk_coverage([0.1], [0.1, 0.2])
 
 
 def test_plot_pictures_draws_each_beside_what_was_seen(generator):

@@ -10,8 +10,7 @@ from keras_lenet import LeNet5, OriginalLeNet5
 from keras_lenet.calibration import expected_calibration_error
 from keras_lenet.datasets import load_data
 from keras_lenet.files import FileFormatError
-from keras_lenet.presets import read_preset
-from keras_lenet.saving import adapt
+from keras_lenet.saving import adapt, read_preset
 from tests.environment import once
 
 
@@ -135,7 +134,7 @@ def test_a_preset_that_cannot_be_written_leaves_nothing(
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("keras_lenet.presets._write_json", full_disk)
+    monkeypatch.setattr("keras_lenet.models.presets._write_json", full_disk)
     with pytest.raises(OSError, match="No space left"):
         model.save_to_preset(tmp_path / "preset")
     assert not list(tmp_path.iterdir())

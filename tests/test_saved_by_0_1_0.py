@@ -16,7 +16,7 @@ from keras_lenet import (
     datasets,
     recipes,
 )
-from keras_lenet.files import read_arrays
+from keras_lenet.files.arrays import read_arrays
 from keras_lenet.saving import load_model, load_preset
 from tests.environment import BACKEND
 

@@ -12,7 +12,7 @@ from keras_lenet import (
     ResumableTraining,
     SamplePredictions,
 )
-from keras_lenet.datasets import dataset_from_arrays
+from keras_lenet.datasets.pipeline import dataset_from_arrays
 from tests.differential.twin import (
     SharedPair,
     compare,

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import OriginalLeNet5
-from keras_lenet.optimizers import LevenbergMarquardt
-from keras_lenet.original import DistanceLoss
+from keras_lenet.original import DistanceLoss, LevenbergMarquardt
 from tests.differential.changes import (
     attribute,
     of,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import LeNet5, calibration, pictures
-from keras_lenet.layers import EuclideanRBF
+from keras_lenet.original import EuclideanRBF
 from tests.differential.twin import make_data
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_lenet import files
+from keras_lenet.files import arrays as array_files
 
 
 def load(path):
     """Returns what a file holds, which must be of one save."""
-    arrays, facts = files.read_arrays(path)
+    arrays, facts = array_files.read_arrays(path)
     numbers = {int(n) for array in arrays.values() for n in np.unique(array)}
     assert numbers == {facts["number"]} and len(arrays) == 4
     return facts["number"]
@@ -29,7 +29,7 @@ def load(path):
 
 def save(path, number, size=2_000):
     arrays = {f"a/{i}": np.full(size, number) for i in range(4)}
-    files.write_arrays(path, arrays, {"number": number})
+    array_files.write_arrays(path, arrays, {"number": number})
 
 
 class failing_calls:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import HeldOutEvaluation, SamplePredictions, plots
-from keras_lenet.callbacks import assign, values_of
+from keras_lenet.callbacks.isolation import get_values, set_values
 from tests.environment import on_default_backend, run_python
 
 GENERATOR = np.random.default_rng()
@@ -56,18 +56,18 @@ def make_model():
     # Builds it, for which JAX and PyTorch take a batch.
     model.fit(IMAGES, LABELS, batch_size=15, verbose=0)
     variables = [*model.variables, *model.optimizer.variables]
-    return model, variables, values_of(variables)
+    return model, variables, get_values(variables)
 
 
 def train(*callbacks):
     """Trains 8 steps; returns all that a run can be told by."""
     model, variables, start = make_model()
-    assign(variables, start)
+    set_values(variables, start)
     keras.utils.set_random_seed(1)
     history = model.fit(
         IMAGES, LABELS, batch_size=15, verbose=0, callbacks=list(callbacks)
     ).history
-    return values_of(variables), {
+    return get_values(variables), {
         key: history[key] for key in ("loss", "accuracy")
     }
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from keras_lenet import LeNet5
 from keras_lenet.cli import main
-from keras_lenet.files import (
-    FileFormatError,
+from keras_lenet.files import FileFormatError
+from keras_lenet.files.arrays import (
     read_arrays,
     read_idx,
     read_npz,

@@ -1,0 +1,186 @@
+"""Pictures of sample predictions inside `fit`."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_lenet.callbacks.data import is_dataset, to_array, to_iterable
+from keras_lenet.callbacks.isolation import (
+    preserve_random_state,
+    preserve_training_state,
+)
+from keras_lenet.callbacks.periodic import PeriodicCallback
+from keras_lenet.distribution import is_main_process, repeat_for_devices
+from keras_lenet.files.atomic import atomic_write
+from keras_lenet.plots.figure import are_raw_floats, check_pixels
+from keras_lenet.plots.images import plot_predictions
+from keras_lenet.types import Array
+from keras_lenet.validation.images import check_images_and_labels
+
+# How many images of a dataset are drawn at most.
+_MOST_IMAGES = 16
+
+
+class SamplePredictions(PeriodicCallback):
+    """Draws images with their actual and predicted class, inside `fit`.
+
+    Wrong predictions are marked. Like `HeldOutEvaluation`, it disturbs
+    nothing, and it keeps to the same steps.
+
+    Args:
+        images: Array of shape `(n, height, width, channels)`, 1 channel
+            (grey) or 3 (colour), or `(n, height, width)`; uint8 or floats in
+            [0, 255], or floats in [0, 1], whichever the model takes. Or a
+            dataset that yields batches of images and labels, e.g. of
+            `keras.utils.image_dataset_from_directory`, without `labels`. The
+            first 16 images of its first batch are drawn.
+        labels: Array of integers of shape `(n,)`, the actual classes. A
+            dataset may have one-hot labels too.
+        freq: Integer or `"epoch"`. How many training steps lie between two
+            pictures. Defaults to `"epoch"`.
+        filepath: Template of the path to write to, with `{step}`, the number
+            of steps made, and `{epoch}`, counted from 1, as fields. The suffix
+            is that of any format of Matplotlib. Folders are made; files
+            replaced. `None` writes no file and displays the pictures in the
+            notebook that runs. Defaults to `"predictions-{step:06d}.png"`.
+        class_names: Sequence of strings, the names of the classes from 0 on.
+            By default the `class_names` of the dataset, or their numbers.
+        strict: Boolean. Whether a picture that cannot be drawn or written ends
+            the training. By default training goes on, with one warning.
+
+    Raises:
+        ValueError: When an argument is not of the form above, `images` and
+            `labels` have different lengths or are empty, a label has no name,
+            or `filepath` is `None` and no notebook runs.
+
+    Example:
+
+    >>> from keras_lenet import SamplePredictions
+    >>> from keras_lenet.datasets import load_data
+    >>> _, (x_test, y_test) = load_data("digits")
+    >>> callback = SamplePredictions(
+    ...     x_test[:6], y_test[:6], freq=100, filepath="step-{step}.png"
+    ... )
+    >>> model.fit(x_train, y_train, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        labels: npt.ArrayLike | None = None,
+        freq: int | str = "epoch",
+        filepath: str | os.PathLike[str] | None = "predictions-{step:06d}.png",
+        class_names: Sequence[str] | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(freq, strict)
+        if labels is None:
+            if class_names is None:
+                class_names = getattr(images, "class_names", None)
+            images, labels = _first_images(images)
+        self.images, self.labels = _checked_for_drawing(
+            images, labels, None if class_names is None else len(class_names)
+        )
+        self.filepath = None if filepath is None else os.fspath(filepath)
+        if self.filepath is None:
+            if not _in_notebook():
+                raise ValueError(
+                    "`filepath` must be given where no notebook runs, which "
+                    "could display the pictures. Received: filepath=None"
+                )
+        else:
+            _check_template(self.filepath)
+        self.class_names = class_names
+
+    def on_interval(self, step: int, epoch: int) -> None:
+        model = self.model
+        with preserve_training_state(model):
+            # It may be more: what every device gave for the whole batch.
+            images, _ = repeat_for_devices(self.images)
+            outputs = model.predict_on_batch(images)[: len(self.images)]
+        figure = plot_predictions(
+            self.images, self.labels, outputs, self.class_names
+        )
+        if not is_main_process():
+            return
+        if self.filepath is None:
+            importlib.import_module("IPython.display").display(figure)
+        else:
+            path = Path(self.filepath.format(step=step, epoch=epoch + 1))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                figure.savefig(temporary, dpi=150)
+        # Or it waits for the garbage collector, as its parts know each other.
+        figure.clear()
+
+
+def _first_images(dataset: Any) -> tuple[Array, Array]:
+    """Returns the first images of a dataset, and their classes."""
+    if not is_dataset(dataset):
+        raise ValueError(
+            "`labels` must be given where `images` is no dataset. Received: "
+            f"labels=None, images of type {type(dataset).__name__}."
+        )
+    with preserve_random_state():
+        batch = next(iter(to_iterable(dataset)), None)
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if not all(len(getattr(part, "shape", ())) for part in (x, y)):
+        parts = keras.tree.flatten(batch)
+        raise ValueError(
+            "`images` must be a dataset of batches `(images, labels)`. "
+            "Received: a first batch of the shapes "
+            f"{[tuple(getattr(part, 'shape', ())) for part in parts]}."
+        )
+    images, labels = to_array(x)[:_MOST_IMAGES], to_array(y)[:_MOST_IMAGES]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(axis=1)
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
+        # `label_mode="binary"` gives floats.
+        labels = labels.astype("int64")
+    return images, labels
+
+
+def _checked_for_drawing(
+    images: Any, labels: Any, num_classes: int | None
+) -> tuple[Array, Array]:
+    """Returns what `check_images_and_labels` does, for floats to 255 too."""
+    if not isinstance(images, list):
+        images = to_array(images)
+    raw = isinstance(images, np.ndarray) and are_raw_floats(images)
+    if raw:
+        check_pixels(images)
+    checked, labels = check_images_and_labels(
+        images / 255 if raw else images, labels, num_classes
+    )
+    if checked.shape[-1] not in (1, 3):
+        raise ValueError(
+            "`images` must have 1 or 3 channels. Received: images of "
+            f"shape {checked.shape}."
+        )
+    if raw:
+        checked = images.reshape(checked.shape).astype("float32")
+    return checked, labels
+
+
+def _check_template(filepath: str) -> None:
+    try:
+        filepath.format(step=0, epoch=1)
+    except (AttributeError, LookupError, ValueError) as error:
+        raise ValueError(
+            "`filepath` must be a template with the fields {step} and "
+            f"{{epoch}} at most. Received: filepath={filepath!r}"
+        ) from error
+
+
+def _in_notebook() -> bool:
+    """Returns whether IPython runs with a kernel, so that it shows images."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None

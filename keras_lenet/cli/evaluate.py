@@ -1,0 +1,114 @@
+"""`keras-lenet evaluate`."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_lenet.cli import options
+from keras_lenet.cli.models import image_size, probabilities, write_figures
+from keras_lenet.datasets import load_data
+from keras_lenet.training import make_writable, shape_text
+from keras_lenet.types import Array
+from keras_lenet.validation.images import check_images_and_labels
+
+if TYPE_CHECKING:
+    from keras_lenet.datasets import ImageData
+
+# What other networks of the 1998 paper must reject for an error of 0.5 %
+# (https://doi.org/10.1109/5.726791, figure 10).
+_PAPER = {
+    "LeNet-4 (1998)": (0.018, 0.005),
+    "boosted LeNet-4 (1998)": (0.005, 0.005),
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the subparsers of the command line."""
+    parser = commands.add_parser(
+        "evaluate",
+        parents=[options.common(), options.data(), options.judging()],
+        help="print a model's accuracy on test images",
+        description="Print the accuracy of a model on a data set's test "
+        "images.",
+    )
+    parser.add_argument("model", metavar="MODEL", help=options.MODEL)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints loss and accuracy of a model on a data set's test images."""
+    import keras
+
+    from keras_lenet import saving
+
+    model = saving.load(arguments.model)
+    # The error has what tensorflow-datasets logs.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    data = load_data(arguments.dataset, arguments.data_dir)
+    _, (x_test, y_test) = data
+    check_images_and_labels(x_test, y_test, model.num_classes)
+    _check_images(arguments, model, x_test)
+    if arguments.plot:
+        make_writable(Path(arguments.output))
+    found = probabilities(model, x_test)
+    right = found.argmax(axis=1) == y_test
+    loss = keras.losses.SparseCategoricalCrossentropy()(y_test, found)
+    print(
+        f"accuracy on all {len(x_test):,} test images: {right.mean():.2%}, "
+        f"loss: {float(loss):.4f}"
+    )
+    if arguments.reject is not None:
+        kept = found.max(axis=1) >= arguments.reject
+        others = f"{right[kept].mean():.2%}" if kept.any() else "none"
+        print(
+            f"rejected below {arguments.reject:g}: {1 - kept.mean():.2%}, "
+            f"accuracy on the others: {others}"
+        )
+    if arguments.plot:
+        _plot(arguments, data, found)
+
+
+def _check_images(
+    arguments: argparse.Namespace, model: Any, images: Array
+) -> None:
+    size, channels = images.shape[1:3], images.shape[3]
+    expected = image_size(model)
+    if (size != expected and model.include_preprocessing) or (
+        channels != model.input_shape[-1]
+    ):
+        raise ValueError(
+            f"`dataset` must have the images that {arguments.model} was "
+            f"trained on, {shape_text((*expected, model.input_shape[-1]))}. "
+            f"Received: {arguments.dataset}, with images of "
+            f"{shape_text(images.shape[1:])}."
+        )
+
+
+def _plot(
+    arguments: argparse.Namespace, data: "ImageData", found: Array
+) -> None:
+    from keras_lenet import calibration, plots
+
+    _, (x_test, y_test) = data
+    curve = calibration.risk_coverage_curve(found, y_test)
+    enough = curve["error"] <= 0.001
+    if enough.any():
+        share = curve["rejected"][enough.argmax()]
+        print(f"to reach an error of 0.1%, reject {share:.2%}")
+    write_figures(
+        Path(arguments.output),
+        {
+            "confusion_matrix": plots.plot_confusion_matrix(
+                y_test, found, data.class_names
+            ),
+            "errors": plots.plot_errors(
+                x_test, y_test, found, data.class_names
+            ),
+            "rejection": plots.plot_risk_coverage(
+                curve["rejected"],
+                curve["error"],
+                references=_PAPER if arguments.dataset == "mnist" else None,
+            ),
+        },
+    )

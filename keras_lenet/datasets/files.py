@@ -1,0 +1,263 @@
+"""Data sets in files: IDX, CSV and `.npz`."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_lenet.datasets.class_folders import read_class_folders
+from keras_lenet.datasets.registry import EMNIST_CLASSES
+from keras_lenet.datasets.split import Split, split_file
+from keras_lenet.files.arrays import read_idx, read_npz
+from keras_lenet.files.formats import FileFormatError, check_kind, parsing
+from keras_lenet.types import Array
+
+_IDX = re.compile(
+    r"(?P<set>.*?)(?P<half>train|t10k|test)-(?P<kind>images|labels)"
+    r"[-.]idx[13]-ubyte(\.gz)?"
+)
+
+
+_CSV = re.compile(
+    r"(?P<set>.*?)(?<![a-z])(?P<half>train|test)(?P<kind>.*)\.csv", re.I
+)
+
+
+_NPZ_NAMES = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    # Those of MedMNIST.
+    ("train_images", "train_labels", "test_images", "test_labels"),
+)
+
+
+def read(path: Path) -> Split:
+    """Reads a data set from a file or a folder.
+
+    Args:
+        path: Path of an `.npz` or CSV file, or of a folder of IDX files, CSV
+            files or class folders.
+
+    Returns:
+        A `Split`, whose images and labels may still be of any shape, dtype
+        and range.
+
+    Raises:
+        ValueError: When it is something else, or damaged.
+    """
+    if not path.is_dir():
+        if _IDX.fullmatch(path.name):
+            raise FileFormatError(
+                path,
+                "a folder",
+                "with images and labels for training and test",
+                "one of its files",
+                f"Give the folder, {path.parent}.",
+            )
+        is_csv = path.suffix.lower() == ".csv"
+        return _read_csv_file(path) if is_csv else _read_npz(path)
+    for read_folder in (_read_idx, _read_csv_folder, read_class_folders):
+        found = read_folder(path)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"{path}: expected a folder with MNIST's four IDX files, with CSV "
+        "files for training and test, or with a folder of pictures for every "
+        "class. Received: a folder without train-images-idx3-ubyte or "
+        "anything else of that."
+    )
+
+
+def _read_idx(folder: Path) -> Split | None:
+    sets = _sets(folder, folder.iterdir(), _IDX) or _sets(
+        folder,
+        itertools.chain(folder.glob("raw/*"), folder.glob("*/raw/*")),
+        _IDX,
+    )
+    if not sets:
+        return None
+    parts = [("train", "images"), ("train", "labels")]
+    parts += [("test", "images"), ("test", "labels")]
+    name, paths = _only_set(folder, sets, parts)
+    halves = []
+    for half in ("train", "test"):
+        images_file, labels_file = paths[half, "images"], paths[half, "labels"]
+        images = read_idx(images_file, 3)
+        labels = read_idx(labels_file, 1)
+        if len(images) != len(labels):
+            raise FileFormatError(
+                images_file,
+                "as many images as there are labels in",
+                f"{labels_file}, {len(labels)}",
+                len(images),
+            )
+        halves.append(_mended(name, images, labels))
+    return Split(halves[0], halves[1], _emnist_classes(name))
+
+
+def _sets(
+    folder: Path, paths: Iterable[Path], pattern: re.Pattern[str]
+) -> dict[str, dict[tuple[str, str], Path]]:
+    """Returns what data sets the files belong to, and which part each is."""
+    sets: dict[str, dict[tuple[str, str], Path]] = {}
+    # A file that is there plain and compressed is read plain.
+    for path in sorted(paths):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            half = match["half"].lower().replace("t10k", "test")
+            kind = match["kind"]
+            place = path.parent.relative_to(folder) / match["set"].rstrip("-_")
+            if pattern is _CSV:
+                place, kind = place / kind.strip("-_"), ""
+            sets.setdefault(place.as_posix(), {}).setdefault((half, kind), path)
+    return sets
+
+
+def _only_set(
+    folder: Path,
+    sets: dict[str, dict[tuple[str, str], Path]],
+    parts: Sequence[tuple[str, str]],
+) -> tuple[str, dict[tuple[str, str], Path]]:
+    """Returns the data set of a folder that has no more than one."""
+    whole = {
+        name: paths
+        for name, paths in sets.items()
+        if all(part in paths for part in parts)
+    }
+    if len(whole) > 1:
+        firsts = [
+            paths[parts[0]].relative_to(folder) for paths in whole.values()
+        ]
+        raise ValueError(
+            f"{folder}: expected the files of one data set. Received: files of "
+            f"{len(whole)}, with {', '.join(map(str, firsts))}. Give the "
+            "folder of one of them, or copy the files of one into a folder of "
+            "its own."
+        )
+    if not whole:
+        name, paths = next(iter(sets.items()))
+        missing = next(part for part in parts if part not in paths)
+        raise ValueError(
+            f"{folder}: expected files for training and test. Received: "
+            f"{', '.join(sorted(path.name for path in paths.values()))}, "
+            f"without {' '.join(missing).rstrip()}."
+        )
+    ((name, paths),) = whole.items()
+    return name, paths
+
+
+def _emnist_classes(name: str) -> str | None:
+    """Returns the class names of a data set that is a split of EMNIST."""
+    match = re.search(r"(^|/)emnist-(\w+)$", name)
+    return EMNIST_CLASSES.get(match[2]) if match else None
+
+
+def _mended(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
+    """Turns EMNIST upright, and counts its letters from 0."""
+    labels = labels.astype("int64")
+    if _emnist_classes(name) is not None:
+        images = images.transpose(0, 2, 1)
+        labels -= name.endswith("letters")
+    return images, labels
+
+
+def _read_csv_folder(folder: Path) -> Split | None:
+    sets = _sets(folder, folder.iterdir(), _CSV)
+    if not sets:
+        return None
+    name, paths = _only_set(folder, sets, [("train", ""), ("test", "")])
+    train, test = (
+        _mended(name, *_read_csv(paths[half, ""])) for half in ("train", "test")
+    )
+    return Split(train, test, _emnist_classes(name))
+
+
+def _read_csv_file(path: Path) -> Split:
+    name = next(iter(_sets(path.parent, [path], _CSV)), "")
+    train, test, _ = split_file(path, *_mended(name, *_read_csv(path)))
+    return Split(train, test, _emnist_classes(name))
+
+
+def _read_csv(path: Path) -> tuple[Array, Array]:
+    """Reads a label and the pixels of a square grey image from every row."""
+    check_kind(path, "a CSV file", "text")
+    with (
+        path.open(encoding="utf-8-sig") as file,
+        parsing(path, "a CSV file"),
+    ):
+        first = file.readline()
+        names = [name.strip(' \r\n"').lower() for name in first.split(",")]
+        column = 0
+        if any(name.isidentifier() for name in names):
+            columns = [names.index(n) for n in ("label", "class") if n in names]
+            if not columns:
+                raise FileFormatError(
+                    path,
+                    "a column",
+                    "called label",
+                    f"{', '.join(names[:3])}, ...",
+                    "Give a file with labels; it is split into training and "
+                    "test.",
+                )
+            column = columns[0]
+            first = file.readline()
+        if not first.strip():
+            raise FileFormatError(path, "rows", "of numbers", "none")
+        try:
+            values = np.loadtxt(
+                itertools.chain([first], file),
+                "uint8",
+                comments=None,
+                delimiter=",",
+                ndmin=2,
+                quotechar='"',
+            )
+        except ValueError as error:
+            raise FileFormatError(
+                path,
+                "rows",
+                "of equally many whole numbers from 0 to 255, with commas "
+                "between them",
+                str(error).rstrip("."),
+                "Scale the pixels to [0, 255].",
+            ) from error
+    pixels = np.delete(values, column, axis=1)
+    side = math.isqrt(pixels.shape[1])
+    if side == 0 or side**2 != pixels.shape[1]:
+        raise FileFormatError(
+            path,
+            "rows",
+            "of a label and the pixels of a square grey image",
+            f"{values.shape[1]} columns",
+        )
+    return pixels.reshape(-1, side, side), values[:, column]
+
+
+def _read_npz(path: Path) -> Split:
+    arrays = read_npz(path, strings=True)
+    names = _NPZ_NAMES[0]
+    if "train_images" in arrays:
+        names = _NPZ_NAMES[1]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise FileFormatError(
+            path,
+            "the arrays",
+            f"{', '.join(names[:-1])} and {names[-1]}",
+            f"none called {missing[0]}",
+            "Save them with `numpy.savez`.",
+        )
+    x_train, y_train, x_test, y_test = (arrays[name] for name in names)
+    class_names = None
+    if "class_names" in arrays:
+        found = arrays["class_names"]
+        if found.ndim != 1:
+            raise FileFormatError(
+                path, "class_names", "of shape (n,)", f"shape {found.shape}"
+            )
+        # Strings of no valid characters raise an error.
+        with parsing(path, "an array class_names"):
+            class_names = [str(name) for name in found]
+    return Split((x_train, y_train), (x_test, y_test), class_names)

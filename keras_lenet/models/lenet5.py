@@ -1,0 +1,213 @@
+"""LeNet-5."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_lenet.layers import PadTo32
+from keras_lenet.models.base import BaseModel
+from keras_lenet.models.fused_forward import (
+    forward,
+    is_being_compiled,
+    supports_fused_forward,
+)
+from keras_lenet.models.layer_record import LayerRecord
+from keras_lenet.types import Tensor
+from keras_lenet.validation.arguments import (
+    check_positive_integer,
+    standardize_input_shape,
+)
+from keras_lenet.validation.batches import check_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class LeNet5(BaseModel):
+    """LeNet-5 as it is used today: ReLU, max-pooling and softmax.
+
+    The topology is that of LeNet-5 (https://doi.org/10.1109/5.726791, section
+    II-B), its layers have the paper's names: convolutions `c1` (6 maps, 5x5),
+    `c3` (16 maps, 5x5), each followed by a 2x2 subsampling `s2`, `s4`, then
+    `c5` (120 units), `f6` (84 units) and `output`. As has become usual, the
+    squashing functions are ReLU, subsampling takes the maximum and has no
+    weights, every map of `c3` sees all maps of `s2`, and the output is a
+    softmax. With one channel and ten classes there are 61,706 weights.
+
+    On a CPU with TensorFlow or JAX, `fit` runs several steps in one compiled
+    program, as many as the callbacks allow, and computes each convolution and
+    its pooling as one product (`keras_lenet.models.fused_forward`). This
+    computes what Keras' layers and `fit` compute. Keras' own layers and loop
+    run if a layer has changed, a subclass has its own `call` or `train_step`, or `compile`
+    got `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
+    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
+    datasets without `tf.data` autotuning, which delays the end of each epoch.
+
+    What is changed on a layer is saved with the model, as `layer_configs`.
+
+    Args:
+        num_classes: Integer. How many classes to tell apart. Defaults to
+            `10`.
+        input_shape: Tuple `(height, width, channels)`. With preprocessing any
+            height and width from 1 to 32, by default `(28, 28, 1)`; without,
+            `(32, 32, channels)`, by default `(32, 32, 1)`.
+        include_preprocessing: Boolean. Whether the model takes raw pixels in
+            [0, 255], centres them on a field of 32x32 zeros and divides by
+            255. If `False`, it takes numbers in [0, 1]. Defaults to `True`.
+        classifier_activation: String or callable. The activation of the
+            `output` layer; `None` returns the logits. Defaults to
+            `"softmax"`.
+        dtype: Data type or policy of the layers. By default the global one.
+            Under 16-bit policies the `output` layer stays float32, so that
+            probabilities and loss do not lose precision.
+        name: String. The name of the model. Defaults to `"lenet5"`.
+        **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
+            the changes of layers that `get_config` returns.
+
+    Input shape:
+        `(batch, height, width, channels)`: integers or floats.
+
+    Output shape:
+        `(batch, num_classes)`: probabilities, or logits when
+        `classifier_activation=None`.
+
+    Raises:
+        ValueError: If `num_classes` is not a positive integer, or
+            `input_shape` is not of the form above. From `fit`, `evaluate` and
+            `predict`: if images have another shape or scale than the model
+            expects, a label is not a whole number from 0 to
+            `num_classes - 1`, or a crossentropy's `from_logits` does not fit
+            the output layer.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet import LeNet5
+    >>> model = LeNet5()
+    >>> model.count_params()
+    61706
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1))
+    >>> tuple(model(images).shape)
+    (2, 10)
+    >>> model.get_layer("c3").output.shape
+    (None, 10, 10, 16)
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        input_shape: tuple[int, int, int] | None = None,
+        include_preprocessing: bool = True,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        dtype: Any = None,
+        name: str = "lenet5",
+        **kwargs: Any,
+    ) -> None:
+        check_positive_integer("num_classes", num_classes)
+        if input_shape is None:
+            input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
+        shape = standardize_input_shape(input_shape)
+        _check_input_shape(shape, include_preprocessing)
+
+        policy = keras.dtype_policies.get(dtype)
+        head_policy = policy
+        if policy.compute_dtype in ("float16", "bfloat16") and not isinstance(
+            policy, keras.dtype_policies.DTypePolicyMap
+        ):
+            head_policy = keras.dtype_policies.get("float32")
+        common = {"dtype": policy}
+        convolution = {
+            "kernel_size": 5,
+            "activation": "relu",
+            "data_format": "channels_last",
+            **common,
+        }
+        pooling = {"data_format": "channels_last", **common}
+
+        record = LayerRecord(kwargs.pop("layer_configs", None))
+        inputs = keras.Input(shape, name="images")
+        x = inputs
+        if include_preprocessing:
+            x = record.add(PadTo32(name="pad_to_32", **common))(x)
+            x = record.add(
+                keras.layers.Rescaling(1 / 255, name="rescaling", **common)
+            )(x)
+        for layer in (
+            keras.layers.Conv2D(6, name="c1", **convolution),
+            keras.layers.MaxPooling2D(name="s2", **pooling),
+            keras.layers.Conv2D(16, name="c3", **convolution),
+            keras.layers.MaxPooling2D(name="s4", **pooling),
+            keras.layers.Flatten(name="flatten", **pooling),
+            keras.layers.Dense(120, activation="relu", name="c5", **common),
+            keras.layers.Dense(84, activation="relu", name="f6", **common),
+            keras.layers.Dense(
+                int(num_classes),
+                activation=classifier_activation,
+                name="output",
+                dtype=head_policy,
+            ),
+        ):
+            x = record.add(layer)(x)
+        super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
+        self._finish(record, policy)
+
+        self.num_classes = int(num_classes)
+        self.include_preprocessing = include_preprocessing
+        self.classifier_activation = keras.activations.get(
+            classifier_activation
+        )
+
+    def call(
+        self, inputs: Tensor, training: Any = None, mask: Any = None
+    ) -> Tensor:
+        images = self._images_alone(inputs)
+        if (
+            images is not None
+            and is_being_compiled(images)
+            and supports_fused_forward(self)
+        ):
+            check_shape(self, images)
+            return forward(self, images, training=bool(training))
+        return super().call(inputs, training=training, mask=mask)
+
+    def _images_alone(self, inputs: Tensor) -> Tensor | None:
+        """Returns images with a channel axis, if they are the only input."""
+        if isinstance(inputs, dict):
+            inputs = inputs.get("images")
+        elif isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            (inputs,) = inputs
+        if not keras.ops.is_tensor(inputs) or len(inputs.shape) not in (3, 4):
+            return None
+        if len(inputs.shape) == 3 and self.input_shape[-1] == 1:
+            return keras.ops.expand_dims(inputs, -1)
+        return inputs
+
+    def trains_compiled(self) -> bool:
+        return supports_fused_forward(self) and super().trains_compiled()
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "classifier_activation": keras.activations.serialize(
+                self.classifier_activation
+            ),
+        }
+
+
+def _check_input_shape(
+    shape: tuple[int, int, int], include_preprocessing: bool
+) -> None:
+    if include_preprocessing:
+        # `PadTo32` refuses larger images; what it cannot see is that a batch
+        # of images with their channels first would fit.
+        if shape[0] in (1, 3) and shape[1] == shape[2] and shape[2] > 4:
+            raise ValueError(
+                "`input_shape` must have the channels last. Received: "
+                f"input_shape={shape!r}. Transpose the images with "
+                "`images.transpose(0, 2, 3, 1)`."
+            )
+    elif shape[:2] != (32, 32):
+        raise ValueError(
+            "`input_shape` must be (32, 32, channels) when "
+            "`include_preprocessing=False`. Received: "
+            f"input_shape={shape!r}. Pad the images with `PadTo32`."
+        )

@@ -1,0 +1,127 @@
+"""What all plots share: the figure, colours, checks and panels."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Of the palette by Okabe and Ito, which readers with any colour vision can
+# tell apart (https://jfly.uni-koeln.de/color/); in grey the lines differ by
+# their dashes.
+TRAINING_STYLE: dict[str, Any] = {"color": "#0072B2", "linestyle": "-"}
+
+
+HELD_OUT_STYLES: list[dict[str, Any]] = [
+    {"color": "#D55E00", "linestyle": "--"},
+    {"color": "#009E73", "linestyle": ":"},
+    {"color": "#CC79A7", "linestyle": "-."},
+]
+
+
+WRONG_COLOR = "#D55E00"
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks display without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
+def check_predictions(
+    images: npt.ArrayLike, labels: npt.ArrayLike, predictions: npt.ArrayLike
+) -> tuple[Any, Any, Any]:
+    """Returns pixels, actual and predicted classes in one form."""
+    pixels, actual = np.asarray(images), np.asarray(labels)
+    predicted = to_classes(predictions)
+    if pixels.ndim == 3:
+        pixels = pixels[..., np.newaxis]
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
+        raise ValueError(
+            "`images` must have the shape (n, height, width, channels) with 1 "
+            "or 3 channels, or (n, height, width). "
+            f"Received: images of shape {pixels.shape}."
+        )
+    count = len(pixels)
+    if count == 0 or actual.shape != (count,) or predicted.shape != (count,):
+        raise ValueError(
+            "`images`, `labels` and `predictions` must have the same length, "
+            f"at least 1. Received: {count} images, labels of shape "
+            f"{actual.shape} and predictions of shape {predicted.shape}."
+        )
+    check_pixels(pixels)
+    if pixels.dtype.kind in "iu" or are_raw_floats(pixels):
+        pixels = np.rint(pixels).astype("uint8")
+    return pixels, actual, predicted
+
+
+def to_classes(predictions: npt.ArrayLike) -> Any:
+    """Returns the classes that a model's output means."""
+    predicted = np.asarray(predictions)
+    if predicted.ndim != 2:
+        return predicted
+    if predicted.shape[1] == 1:
+        # As Keras' `BinaryAccuracy` does.
+        return (predicted[:, 0] > 0.5).astype("int64")
+    return predicted.argmax(axis=1)
+
+
+def make_panels(figure: Figure, rows: int, columns: int, count: int) -> Any:
+    """Returns as many panels as there is something to draw."""
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return panels[:count]
+
+
+def are_raw_floats(pixels: Any) -> bool:
+    """Returns whether pixels are floats in [0, 255], not in [0, 1].
+
+    Args:
+        pixels: Array.
+    """
+    return bool(pixels.dtype.kind == "f" and pixels.max(initial=0) > 1)
+
+
+def check_pixels(pixels: Any) -> None:
+    """Checks that pixels can be drawn.
+
+    Args:
+        pixels: Array.
+
+    Raises:
+        ValueError: When they are neither in [0, 255] nor in [0, 1].
+    """
+    # NaN compares false.
+    if not ((pixels >= 0) & (pixels <= 255)).all():
+        raise ValueError(
+            "`images` must be in [0, 255], or floats in [0, 1]. Received: "
+            f"numbers from {pixels.min()} to {pixels.max()}."
+        )
+
+
+def show_image(axes: Axes, pixels: Any) -> None:
+    """Draws an image without ticks."""
+    white = 255 if pixels.dtype == np.uint8 else 1
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=white)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def class_name(label: int, class_names: Sequence[str] | None) -> str:
+    """Returns the name of a class, or its number."""
+    if class_names is None or not 0 <= label < len(class_names):
+        return str(label)
+    return escape_tex(class_names[label])
+
+
+def escape_tex(text: str) -> str:
+    """Returns text that Matplotlib draws as it is."""
+    # Matplotlib takes text between two dollars for TeX.
+    return text.replace("$", r"\$")

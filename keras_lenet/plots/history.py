@@ -1,0 +1,111 @@
+"""Learning curves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from keras_lenet.plots.figure import (
+    HELD_OUT_STYLES,
+    TRAINING_STYLE,
+    NotebookFigure,
+    escape_tex,
+    make_panels,
+)
+
+
+def plot_history(history: Any) -> Figure:
+    """Draws the loss and every metric, in training and on held-out data.
+
+    Args:
+        history: What `fit` returns, a `HeldOutEvaluation`, or the `history`
+            of either: a mapping of names to numbers over time, all of one
+            length. Names that start with `val_` are those of held-out data
+            and share a panel with the metric they end in. `"step"`, where
+            present, is the horizontal axis; otherwise it is the epoch.
+
+    Returns:
+        A `Figure` with one panel for each metric.
+
+    Raises:
+        ValueError: When there is nothing to draw, or lengths differ.
+
+    Example:
+
+    >>> from keras_lenet.plots import plot_history
+    >>> figure = plot_history({
+    ...     "step": [100, 200, 300],
+    ...     "accuracy": [0.71, 0.89, 0.93],
+    ...     "val_accuracy": [0.85, 0.91, 0.94],
+    ... })
+    >>> [axes.get_title() for axes in figure.axes]
+    ['Accuracy']
+    """
+    epochs = getattr(history, "epoch", None)
+    if hasattr(history, "history"):
+        history = history.history
+    curves = {name: y for name, y in history.items() if name != "step"}
+    lengths = {name: len(y) for name, y in history.items()}
+    if not curves or 0 in lengths.values() or len(set(lengths.values())) > 1:
+        raise ValueError(
+            "`history` must map names to sequences of one length, at least 1. "
+            f"Received: sequences of the lengths {lengths}."
+        )
+    metrics = [name for name in curves if not name.startswith("val_")]
+    # Held-out data may have a metric that training has not.
+    for name in curves:
+        if name.startswith("val_") and not _metric_of(name, metrics):
+            metrics.append(name.removeprefix("val_"))
+
+    # Keras counts epochs from 0 on.
+    numbers = range(max(lengths.values())) if epochs is None else epochs
+    x = history.get("step", [number + 1 for number in numbers])
+    columns = min(len(metrics), 2)
+    rows = math.ceil(len(metrics) / columns)
+    figure = NotebookFigure(
+        figsize=(4.8 * columns, 3.6 * rows), layout="constrained"
+    )
+    panels = make_panels(figure, rows, columns, len(metrics))
+    for axes, metric in zip(panels, metrics, strict=True):
+        names = [n for n in curves if _metric_of(n, metrics) == metric]
+        _plot_metric(axes, metric, x, {n: curves[n] for n in names})
+        axes.set_xlabel("Training steps" if "step" in history else "Epoch")
+    return figure
+
+
+def _metric_of(name: str, metrics: Sequence[str]) -> str | None:
+    """Returns the metric that a curve belongs to, e.g. of `val_test_loss`."""
+    if not name.startswith("val_"):
+        return name
+    endings = [metric for metric in metrics if name.endswith(f"_{metric}")]
+    return max(endings, key=len, default=None)
+
+
+def _plot_metric(
+    axes: Axes,
+    metric: str,
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+) -> None:
+    held_out = 0
+    for name, y in curves.items():
+        if name == metric:
+            label, style = "training", TRAINING_STYLE
+        else:
+            of = name.removeprefix("val_").removesuffix(metric).strip("_")
+            label = f"held-out, {escape_tex(of)}" if of else "held-out"
+            style = HELD_OUT_STYLES[held_out % len(HELD_OUT_STYLES)]
+            held_out += 1
+        marker = "o" if len(y) == 1 else ""
+        axes.plot(x, y, label=label, marker=marker, linewidth=1.4, **style)
+    title = escape_tex(metric.replace("_", " ").capitalize())
+    axes.set_title(title)
+    axes.set_ylabel(title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if metric.endswith("accuracy"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    axes.legend()

@@ -1,0 +1,198 @@
+"""Images with their actual and predicted classes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from keras_lenet.plots.figure import (
+    WRONG_COLOR,
+    NotebookFigure,
+    check_predictions,
+    class_name,
+    escape_tex,
+    make_panels,
+    show_image,
+)
+
+
+def plot_predictions(
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    class_names: Sequence[str] | None = None,
+) -> Figure:
+    r"""Draws images in a grid, each with its actual and its predicted class.
+
+    A wrong prediction is marked by a cross and another colour.
+
+    Args:
+        images: Array of shape `(n, height, width, channels)`, 1 channel
+            (grey) or 3 (colour), or `(n, height, width)`; integers or floats
+            in [0, 255], or floats in [0, 1].
+        labels: Array of integers of shape `(n,)`, the actual classes.
+        predictions: Array of integers of shape `(n,)`, the predicted classes,
+            or the model's output of shape `(n, num_classes)`, of which the
+            largest counts, or `(n, 1)`, where class 1 is above 0.5.
+        class_names: Sequence of strings, the names of the classes from 0 on.
+            By default their numbers.
+
+    Returns:
+        A `Figure`.
+
+    Raises:
+        ValueError: When lengths differ, or shapes or pixels are not of the
+            form above.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.plots import plot_predictions
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 28, 28))
+    >>> figure = plot_predictions(images.astype("uint8"), [7, 1], [7, 2])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['actual 7\npredicted 7', 'actual 1\npredicted 2 ✗']
+    """
+    pixels, actual, predicted = check_predictions(images, labels, predictions)
+    count = len(pixels)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    figure = NotebookFigure(
+        figsize=(1.6 * columns, 2.0 * rows + 0.4), layout="constrained"
+    )
+    right = actual == predicted
+    for index, axes in enumerate(make_panels(figure, rows, columns, count)):
+        show_image(axes, pixels[index])
+        mark = "" if right[index] else " ✗"
+        axes.set_title(
+            f"actual {class_name(actual[index], class_names)}\n"
+            f"predicted {class_name(predicted[index], class_names)}{mark}",
+            fontsize=9,
+            color="black" if right[index] else WRONG_COLOR,
+            fontweight="normal" if right[index] else "bold",
+        )
+    figure.suptitle(
+        f"{right.sum()} of {count} right"
+        + ("" if right.all() else ", wrong ones marked ✗"),
+        fontsize=10,
+    )
+    return figure
+
+
+def plot_errors(
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    class_names: Sequence[str] | None = None,
+    max_images: int = 200,
+) -> Figure:
+    r"""Draws the images that were misclassified, and what for.
+
+    As figure 8 of https://doi.org/10.1109/5.726791 does.
+
+    Args:
+        images: Array, as for `plot_predictions`.
+        labels: Array of integers of shape `(n,)`, the actual classes.
+        predictions: Array, as for `plot_predictions`.
+        class_names: Sequence of strings, the names of the classes from 0 on.
+            By default their numbers.
+        max_images: Integer. How many to draw at most. Defaults to `200`.
+
+    Returns:
+        A `Figure`. Above each image stands its actual and its predicted
+        class.
+
+    Raises:
+        ValueError: When lengths differ, or shapes or pixels are not of the
+            form above.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.plots import plot_errors
+    >>> images = np.random.default_rng(0).integers(0, 256, (3, 28, 28))
+    >>> figure = plot_errors(images.astype("uint8"), [7, 1, 4], [7, 2, 9])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['1→2', '4→9']
+    """
+    pixels, actual, predicted = check_predictions(images, labels, predictions)
+    wrong = np.flatnonzero(actual != predicted)
+    drawn = wrong[:max_images]
+    columns = max(1, min(10, len(drawn)))
+    rows = max(1, math.ceil(len(drawn) / columns))
+    figure = NotebookFigure(
+        figsize=(max(4, 0.75 * columns), 0.95 * rows + 0.5),
+        layout="constrained",
+    )
+    for index, axes in zip(
+        drawn, make_panels(figure, rows, columns, len(drawn)), strict=True
+    ):
+        show_image(axes, pixels[index])
+        axes.set_title(
+            f"{class_name(actual[index], class_names)}→"
+            f"{class_name(predicted[index], class_names)}",
+            fontsize=8,
+        )
+    figure.suptitle(
+        f"{len(wrong):,} of {len(pixels):,} wrong: actual→predicted"
+        + (f", the first {len(drawn)}" if len(drawn) < len(wrong) else ""),
+        fontsize=10,
+    )
+    return figure
+
+
+def plot_pictures(
+    pictures: Sequence[npt.ArrayLike],
+    images: Sequence[npt.ArrayLike | None],
+    titles: Sequence[str],
+) -> Figure:
+    """Draws pictures, each beside what a model saw of it.
+
+    Args:
+        pictures: Sequence of arrays of shape `(height, width, channels)`,
+            uint8 in [0, 255], 1 or 3 channels, of any sizes.
+        images: Sequence of arrays of the same form, what
+            `keras_lenet.pictures.prepare_character` made of each; `None`
+            where there was no ink.
+        titles: Sequence of strings, what stands above each.
+
+    Returns:
+        A `Figure`.
+
+    Raises:
+        ValueError: When lengths differ.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.plots import plot_pictures
+    >>> photo = np.full((40, 60, 3), 200, "uint8")
+    >>> figure = plot_pictures([photo], [None], ["blank.png: no ink"])
+    >>> figure.axes[0].get_title(loc="left")
+    'blank.png: no ink'
+    """
+    if not len(pictures) == len(images) == len(titles) > 0:
+        raise ValueError(
+            "`pictures`, `images` and `titles` must have the same length, at "
+            f"least 1. Received: {len(pictures)}, {len(images)} and "
+            f"{len(titles)}."
+        )
+    count = len(pictures)
+    columns = min(3, count)
+    rows = math.ceil(count / columns)
+    figure = NotebookFigure(
+        figsize=(3.6 * columns, 2.1 * rows + 0.2), layout="constrained"
+    )
+    panels = make_panels(figure, rows, 2 * columns, 2 * count)
+    for index in range(count):
+        picture, seen = panels[2 * index : 2 * index + 2]
+        show_image(picture, np.asarray(pictures[index]))
+        picture.set_title(escape_tex(titles[index]), fontsize=9, loc="left")
+        image = images[index]
+        if image is None:
+            seen.remove()
+        else:
+            show_image(seen, np.asarray(image))
+    return figure

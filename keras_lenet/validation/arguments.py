@@ -1,0 +1,43 @@
+"""Checks of arguments."""
+
+from typing import Any
+
+import numpy as np
+
+
+def is_positive_integer(value: Any) -> bool:
+    """Returns whether a value is an integer, above 0 and not a boolean."""
+    return (
+        isinstance(value, (int, np.integer))
+        and not isinstance(value, bool)
+        and int(value) > 0
+    )
+
+
+def check_positive_integer(name: str, value: Any) -> None:
+    """Raises a `ValueError` unless an argument is a positive integer."""
+    if not is_positive_integer(value):
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+
+
+def standardize_input_shape(input_shape: Any) -> tuple[int, int, int]:
+    """Returns the shape of images as three integers.
+
+    Args:
+        input_shape: Tuple, list, NumPy array or `tf.TensorShape`.
+
+    Raises:
+        ValueError: If it is not three positive integers.
+    """
+    try:
+        height, width, channels = input_shape
+    except (TypeError, ValueError):
+        height = width = channels = None
+    if not all(map(is_positive_integer, (height, width, channels))):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), positive "
+            f"integers. Received: input_shape={input_shape!r}"
+        )
+    return int(height), int(width), int(channels)
