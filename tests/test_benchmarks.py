@@ -14,7 +14,7 @@ from subjects import CHECKED_PASSES, SUBJECTS
 from keras_lenet import LeNet5, datasets
 from keras_lenet.calibration import fit_temperature
 from keras_lenet.saving import read_preset
-from tests.environment import (
+from tests.helpers import (
     BACKEND,
     HAS_TENSORFLOW,
     needs_tensorflow,

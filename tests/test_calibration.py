@@ -9,7 +9,7 @@ from keras_lenet.calibration import (
     fit_temperature,
     risk_coverage_curve,
 )
-from tests.environment import once
+from tests.helpers import once
 
 
 def softmax(logits):

@@ -7,7 +7,7 @@ import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5
 from keras_lenet.datasets import image_dataset_from_array, load_data
-from tests.environment import needs_tensorflow, once
+from tests.helpers import needs_tensorflow, once
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -10,7 +10,7 @@ from keras_lenet.original import (
     TrainableSubsampling2D,
     scaled_tanh,
 )
-from tests.environment import BACKEND, needs_tensorflow
+from tests.helpers import BACKEND, needs_tensorflow
 
 CODES = [[0.5, -0.25], [1.75, 0.0], [0.1, 0.2]]
 MAKERS = {

@@ -12,7 +12,7 @@ from keras_lenet import (
     recipes,
 )
 from keras_lenet.original import DistanceLoss
-from tests.environment import needs_tensorflow, on_default_backend
+from tests.helpers import needs_tensorflow, on_default_backend
 
 
 def to_numpy(tensor):

@@ -18,7 +18,7 @@ from keras_lenet import (
 )
 from keras_lenet.files.arrays import read_arrays
 from keras_lenet.saving import load_model, load_preset
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 SAVED = Path(__file__).parent / "saved_by_0_1_0"
 

@@ -37,8 +37,8 @@ class LeNet5(BaseModel):
     program, as many as the callbacks allow, and computes each convolution and
     its pooling as one product (`keras_lenet.models.fused_forward`). This
     computes what Keras' layers and `fit` compute. Keras' own layers and loop
-    run if a layer has changed, a subclass has its own `call` or `train_step`, or `compile`
-    got `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
+    run if a layer has changed, a subclass has its own `call` or `train_step`,
+    or `compile` got `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
     `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
     datasets without `tf.data` autotuning, which delays the end of each epoch.
 

@@ -40,7 +40,7 @@ class WeightedSum(keras.layers.Layer):
     """Base class of layers that weigh inputs, add a bias, and squash the sums.
 
     Subclasses implement `weigh`, which must be linear in the inputs and linear
-    in the kernel. `keras_lenet.original.curvature` relies on this to propagate second
+    in the kernel. `diagonal_curvature` relies on this to propagate second
     derivatives.
 
     Args:

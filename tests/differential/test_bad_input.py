@@ -23,7 +23,7 @@ from tests.differential.twin import (
     make_data,
     table,
 )
-from tests.environment import needs_tensorflow
+from tests.helpers import needs_tensorflow
 
 shared = SharedPair(compile_plainly)
 

@@ -22,7 +22,7 @@ from tests.differential.twin import (
     spread,
     table,
 )
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 callbacks = keras.callbacks
 shared = SharedPair(compile_plainly)

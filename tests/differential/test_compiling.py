@@ -11,7 +11,7 @@ from tests.differential.twin import (
     spread,
     table,
 )
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 ops = keras.ops
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers

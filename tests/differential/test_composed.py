@@ -15,7 +15,7 @@ from tests.differential.changes import (
 )
 from tests.differential.test_data_forms import Sequence, batches
 from tests.differential.twin import compare
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 optimizers = keras.optimizers
 

@@ -11,7 +11,7 @@ from tests.differential.twin import (
     spread,
     table,
 )
-from tests.environment import BACKEND, needs_tensorflow
+from tests.helpers import BACKEND, needs_tensorflow
 
 ops = keras.ops
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.differential.twin import compare, compile_plainly
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 pytestmark = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="about TensorFlow"

@@ -17,7 +17,7 @@ import pytest
 
 from keras_lenet import LeNet5
 from tests.differential.comparison import TOLERANCE, assert_same
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 SEED = 98
 

@@ -15,7 +15,7 @@ from keras_lenet import (
     recipes,
 )
 from keras_lenet.cli import main
-from tests.environment import HAS_TENSORFLOW
+from tests.helpers import HAS_TENSORFLOW
 
 GENERATOR = np.random.default_rng()
 IMAGES = GENERATOR.integers(1, 256, (6, 12, 12, 1)).astype("uint8")

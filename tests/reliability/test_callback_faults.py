@@ -12,7 +12,7 @@ import pytest
 
 from keras_lenet import HeldOutEvaluation, SamplePredictions, plots
 from keras_lenet.callbacks.isolation import get_values, set_values
-from tests.environment import on_default_backend, run_python
+from tests.helpers import on_default_backend, run_python
 
 GENERATOR = np.random.default_rng()
 IMAGES = GENERATOR.integers(0, 256, (120, 12, 12, 1)).astype("uint8")

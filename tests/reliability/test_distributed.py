@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_lenet.saving import load_model
-from tests.environment import BACKEND, needs_tensorflow
+from tests.helpers import BACKEND, needs_tensorflow
 from tests.reliability import setups
 
 pytestmark = needs_tensorflow

@@ -27,7 +27,7 @@ from keras_lenet.files.arrays import (
     write_arrays,
 )
 from keras_lenet.saving import load_model
-from tests.environment import on_default_backend
+from tests.helpers import on_default_backend
 
 pytestmark = on_default_backend
 

@@ -12,8 +12,14 @@ import pytest
 
 from keras_lenet import cli
 from keras_lenet.saving import load_model
-from tests.environment import BACKEND, needs_tensorflow
-from tests.test_checkpoints import IMAGES, LABELS, are_same, make_model, train
+from tests.callbacks.test_resumable_training import (
+    IMAGES,
+    LABELS,
+    are_same,
+    make_model,
+    train,
+)
+from tests.helpers import BACKEND, needs_tensorflow
 
 
 class Copies(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.environment import on_default_backend
+from tests.helpers import on_default_backend
 from tests.reliability import faults
 from tests.reliability.faults import failing_calls, load, save
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_lenet import LeNet5, OriginalLeNet5, saving
 from keras_lenet.files import FileFormatError
-from tests.environment import BACKEND
+from tests.helpers import BACKEND
 
 MODELS = [LeNet5, OriginalLeNet5]
 

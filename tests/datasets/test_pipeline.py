@@ -19,8 +19,9 @@ from keras_lenet.datasets import (
 from keras_lenet.files import FileFormatError
 from keras_lenet.pictures.centre import center_by_mass
 from keras_lenet.validation.images import check_images_and_labels
-from tests.environment import HAS_TENSORFLOW, needs_tensorflow, once
+from tests.helpers import HAS_TENSORFLOW, needs_tensorflow, once
 
+FROM_TFDS = [name for name in datasets.DATASETS if name != "digits"]
 CLASS_COUNTS = {
     "mnist": 10,
     "fashion_mnist": 10,
@@ -193,7 +194,9 @@ def test_an_unknown_name_is_refused_with_the_names_there_are():
 
 @once
 @needs_tensorflow
-@pytest.mark.parametrize("name", [name for name in datasets.DATASETS if name != "digits"])
+@pytest.mark.parametrize(
+    "name", [name for name in datasets.DATASETS if name != "digits"]
+)
 def test_without_a_network_the_error_says_what_works(
     name, tmp_path, monkeypatch
 ):
@@ -240,7 +243,9 @@ def prepare(monkeypatch):
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("name", [name for name in datasets.DATASETS if name != "digits"])
+@pytest.mark.parametrize(
+    "name", [name for name in datasets.DATASETS if name != "digits"]
+)
 def test_prepared_data_come_upright_from_0_and_in_their_original_order(
     name, tmp_path, prepare, generator
 ):
@@ -601,7 +606,9 @@ def test_without_grain_the_error_says_what_to_install(
     images, labels, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "grain", None)
-    monkeypatch.delitem(sys.modules, "keras_lenet.datasets.grain_dataset", raising=False)
+    monkeypatch.delitem(
+        sys.modules, "keras_lenet.datasets.grain_dataset", raising=False
+    )
     with pytest.raises(ImportError, match="pip install grain"):
         grain_dataset_from_array(images, labels)
 

@@ -12,7 +12,7 @@ from keras_lenet.plots import (
     plot_predictions,
     plot_risk_coverage,
 )
-from tests.environment import on_default_backend, run_python
+from tests.helpers import on_default_backend, run_python
 
 HISTORY = {
     "step": [5, 10, 15],

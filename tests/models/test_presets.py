@@ -11,7 +11,7 @@ from keras_lenet.calibration import expected_calibration_error
 from keras_lenet.datasets import load_data
 from keras_lenet.files import FileFormatError
 from keras_lenet.saving import adapt, read_preset
-from tests.environment import once
+from tests.helpers import once
 
 
 @pytest.fixture

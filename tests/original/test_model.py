@@ -17,7 +17,7 @@ from keras_lenet.original import (
     scaled_tanh,
 )
 from keras_lenet.saving import adapt, load_model
-from tests.environment import BACKEND, once
+from tests.helpers import BACKEND, once
 
 
 def to_numpy(tensor):

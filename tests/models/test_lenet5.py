@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import LeNet5, recipes
-from tests.environment import once, run_python
+from tests.helpers import once, run_python
 
 needs_tensorflow_backend = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about tf.data in Keras"

@@ -4,7 +4,7 @@ import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5, OriginalLeNet5
 from keras_lenet.original import DistanceLoss
-from tests.environment import BACKEND, needs_tensorflow
+from tests.helpers import BACKEND, needs_tensorflow
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from keras_lenet import (
     LeNet5,
     SamplePredictions,
 )
-from tests.environment import (
+from tests.helpers import (
     BACKEND,
     HAS_TENSORFLOW,
     needs_tensorflow,

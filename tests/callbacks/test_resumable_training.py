@@ -17,7 +17,7 @@ from keras_lenet import (
 from keras_lenet.callbacks.resumable_training import is_finished
 from keras_lenet.files import FileFormatError
 from keras_lenet.files.arrays import read_arrays, write_arrays
-from tests.environment import BACKEND, HAS_TENSORFLOW, needs_tensorflow
+from tests.helpers import BACKEND, HAS_TENSORFLOW, needs_tensorflow
 
 GENERATOR = np.random.default_rng(98)
 IMAGES = GENERATOR.integers(0, 256, (310, 12, 12, 1)).astype("uint8")
@@ -399,7 +399,9 @@ def fails(*_):
 
 @needs_tensorflow
 def test_an_error_in_saving_ends_the_training_when_asked_for(path, monkeypatch):
-    monkeypatch.setattr("keras_lenet.callbacks.resumable_training.write_arrays", fails)
+    monkeypatch.setattr(
+        "keras_lenet.callbacks.resumable_training.write_arrays", fails
+    )
     with pytest.raises(OSError, match="disk full"):
         train(path, strict=True)
 

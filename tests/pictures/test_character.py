@@ -6,8 +6,7 @@ from scipy import ndimage
 from keras_lenet import LeNet5, datasets, pictures
 from keras_lenet.files import FileFormatError
 from keras_lenet.pictures import fit_colour, load_picture, prepare_character
-from tests.environment import once
-from tests.photographs import photograph
+from tests.helpers import once, photograph
 
 # Pictures are read without Keras.
 pytestmark = once

@@ -6,7 +6,7 @@ import pytest
 
 from keras_lenet import RandomDistortion
 from keras_lenet.datasets.distortion import _interpolate_arrays, _sources
-from tests.environment import needs_tensorflow, once, run_python
+from tests.helpers import needs_tensorflow, once, run_python
 
 NONE = dict.fromkeys(("rotation", "scale", "shear", "shift", "elastic"), 0)
 SIZE = 41

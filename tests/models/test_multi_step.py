@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5
-from keras_lenet.models import fused_forward, multi_step
+from keras_lenet.models import multi_step
+from keras_lenet.models.fused_forward import forward, on_cpu
 from keras_lenet.models.steps_per_execution import choose_steps
-from tests.environment import BACKEND, needs_tensorflow
+from tests.helpers import BACKEND, needs_tensorflow
 
 
 class SeesBatches(keras.callbacks.Callback):
@@ -68,7 +69,7 @@ def test_forward_is_what_keras_layers_calculate(arguments, count, training):
     images, _ = data(np.random.default_rng(), model, count)
     expected = layer_by_layer(model)(images)
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(fused_forward.forward(model, images, training)),
+        keras.ops.convert_to_numpy(forward(model, images, training)),
         keras.ops.convert_to_numpy(expected),
         rtol=0,
         atol=1e-5,
@@ -128,7 +129,7 @@ def test_forward_does_not_lose_a_pixel_that_is_nan():
     model = LeNet5(include_preprocessing=False)
     images, _ = data(np.random.default_rng(), model, 2)
     images[1, 16, 17] = np.nan
-    outputs = keras.ops.convert_to_numpy(fused_forward.forward(model, images))
+    outputs = keras.ops.convert_to_numpy(forward(model, images))
     assert np.isfinite(outputs[0]).all()
     assert np.isnan(outputs[1]).all()
 
@@ -174,7 +175,7 @@ def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
 
 
 def test_a_stack_has_no_more_than_fits(monkeypatch):
-    monkeypatch.setattr(compiled, "_MOST_BYTES", 100)
+    monkeypatch.setattr(multi_step, "_MOST_BYTES", 100)
     model = types.SimpleNamespace(steps_per_execution=9)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
     # Of 9 bytes there are 11.
@@ -423,12 +424,14 @@ def test_the_number_of_batches_of_a_dataset_is_known():
     dataset = tf.data.Dataset.range(25)
     assert choose_steps(dataset, callbacks=[held_out]) == 5
     assert choose_steps(dataset.repeat(), callbacks=[held_out]) == 1
-    assert choose_steps(dataset.filter(lambda x: x > 3), callbacks=[held_out]) == 1
+    assert (
+        choose_steps(dataset.filter(lambda x: x > 3), callbacks=[held_out]) == 1
+    )
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch does not use it")
 def test_on_a_cpu_models_are_trained_in_the_compiled_form():
-    if not fused_forward.on_cpu():
+    if not on_cpu():
         pytest.skip("about the CPU")
     model = LeNet5()
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -508,7 +511,11 @@ class TestWhatXlaDoesNotRun:
         assert ours.keys() == plain.keys()
         for name, values in plain.items():
             assert ours[name] == pytest.approx(values, rel=1e-5)
-        notes = [r for r in caplog.records if r.name == "keras_lenet.models.multi_step"]
+        notes = [
+            r
+            for r in caplog.records
+            if r.name == "keras_lenet.models.multi_step"
+        ]
         assert len(notes) == 1
         assert "XLA does not run all of 'lenet5'" in notes[0].getMessage()
 

@@ -12,7 +12,7 @@ from PIL import Image
 from keras_lenet.cli import main
 from keras_lenet.datasets import load_data
 from keras_lenet.files import FileFormatError
-from tests.environment import needs_tensorflow, once
+from tests.helpers import needs_tensorflow, once
 
 # What reads files does not ask Keras what it computes with.
 pytestmark = once

@@ -11,7 +11,7 @@ from keras_lenet.original import (
     scaled_tanh,
 )
 from keras_lenet.saving import adapt
-from tests.environment import on_default_backend
+from tests.helpers import on_default_backend
 
 
 def to_numpy(tensor):

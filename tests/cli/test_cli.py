@@ -23,7 +23,7 @@ from keras_lenet.cli import main
 from keras_lenet.pictures import load_picture, prepare_character
 from keras_lenet.saving import load_model
 from keras_lenet.training import RECIPES
-from tests.environment import BACKEND, needs_tensorflow, once, run_python
+from tests.helpers import BACKEND, needs_tensorflow, once, run_python
 
 TOGETHER = "--coordinator host:1 --num-processes 2"
 
