@@ -38,9 +38,10 @@ class LeNet5(BaseModel):
     its pooling as one product (`keras_lenet.models.fused_forward`). This
     computes what Keras' layers and `fit` compute. Keras' own layers and loop
     run if a layer has changed, a subclass has its own `call` or `train_step`,
-    or `compile` got `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
-    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
-    datasets without `tf.data` autotuning, which delays the end of each epoch.
+    or `compile` got `run_eagerly=True` or `jit_compile=False`. Set
+    `steps_per_execution` in `compile` to choose the number of steps. On
+    TensorFlow, NumPy arrays become datasets without `tf.data` autotuning,
+    which delays the end of each epoch.
 
     What is changed on a layer is saved with the model, as `layer_configs`.
 
