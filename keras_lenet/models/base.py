@@ -110,8 +110,7 @@ class BaseModel(keras.Model):
             Keras' own training function.
         """
         self._left_to_keras = True
-        self.make_train_function(force=True)
-        return self.train_function  # type: ignore[no-any-return]
+        return self.make_train_function(force=True)  # type: ignore[no-any-return]
 
     def _is_replaced(self, name: str) -> bool:
         """Returns whether a method is the user's own."""
@@ -139,26 +138,28 @@ class BaseModel(keras.Model):
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def make_train_function(self, force: bool = False) -> None:
-        if self.train_function is not None and not force:
-            return
-        if self.trains_compiled():
-            self.train_function: Any = train_function(self)
-            return
-        super().make_train_function(force)
-        self.train_function = with_checks(self, self.train_function)
+    def make_train_function(self, force: bool = False) -> Any:
+        if self.train_function is None or force:
+            if self.trains_compiled():
+                self.train_function: Any = train_function(self)
+            else:
+                super().make_train_function(force)
+                self.train_function = with_checks(self, self.train_function)
+        return self.train_function
 
-    def make_test_function(self, force: bool = False) -> None:
-        if self.test_function is not None and not force:
-            return
-        super().make_test_function(force)
-        self.test_function: Any = with_checks(self, self.test_function)
+    def make_test_function(self, force: bool = False) -> Any:
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            self.test_function: Any = with_checks(self, self.test_function)
+        return self.test_function
 
-    def make_predict_function(self, force: bool = False) -> None:
-        if self.predict_function is not None and not force:
-            return
-        super().make_predict_function(force)
-        self.predict_function: Any = with_checks(self, self.predict_function)
+    def make_predict_function(self, force: bool = False) -> Any:
+        if self.predict_function is None or force:
+            super().make_predict_function(force)
+            self.predict_function: Any = with_checks(
+                self, self.predict_function
+            )
+        return self.predict_function
 
     @_documented_as(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:

@@ -165,12 +165,16 @@ def _make_variables(model: Any, batch: Any) -> None:
 
     It would have to trace the step a second time then.
     """
+    import tensorflow as tf
+
     model.optimizer.build(model.trainable_variables)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     before = [variable.numpy() for variable in model.metrics_variables]
     count, *_ = keras.tree.flatten(x)[0].shape
     outputs = ops.zeros((count, *model.output_shape[1:]))
-    model.compute_metrics(x, y, outputs, sample_weight)
+    # A step that fails raises its own error when it is traced.
+    with contextlib.suppress(tf.errors.OpError):
+        model.compute_metrics(x, y, outputs, sample_weight)
     model.reset_metrics()
     for variable, value in zip(model.metrics_variables, before, strict=False):
         variable.assign(value)

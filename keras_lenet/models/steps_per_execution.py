@@ -38,6 +38,9 @@ def choose_steps(
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return 1
+    if not isinstance(batch_size, (int, type(None))) or (batch_size or 1) < 1:
+        # Keras raises its own error.
+        return 1
     most = keras.config.max_steps_per_epoch()
     multiples = [n for n in (steps_per_epoch, validation_steps, most) if n]
     steps_per_epoch = steps_per_epoch or most

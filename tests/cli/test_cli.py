@@ -283,8 +283,11 @@ def test_predict_takes_an_image_as_the_model_was_trained_on_it(
     logits = model.predict(x_test[:1], verbose=0)[0]
     probabilities = np.exp(logits) / np.exp(logits).sum()
     best = probabilities.argmax()
-    assert capsys.readouterr().out == (
-        f"{path}: {best} ({probabilities[best]:.1%})\n"
+    name, answer = capsys.readouterr().out.split(": ")
+    predicted, percentage = re.fullmatch(r"(\d) \((.*)%\)\n", answer).groups()
+    assert (name, predicted) == (str(path), str(best))
+    assert float(percentage) == pytest.approx(
+        100 * probabilities[best], abs=0.1
     )
 
 
