@@ -19,7 +19,6 @@ from tests.differential.twin import (
     compile_plainly,
     make_data,
     run,
-    spread,
     table,
 )
 from tests.helpers import BACKEND
@@ -309,7 +308,6 @@ CHANGING = {
 }
 
 
-@spread
 @pytest.mark.parametrize("make", table(CHANGING))
 def test_callbacks_that_change_the_model(make):
     def scenario(model, data):
@@ -357,7 +355,6 @@ def test_callbacks_of_keras(make):
     compare(scenario, shared)
 
 
-@spread
 def test_terminate_on_nan_ends_at_the_same_batch():
     def scenario(model, data):
         compile_plainly(model, loss=lambda y_true, y_pred: y_pred[:, 0] / 0.0)
@@ -374,7 +371,6 @@ def test_terminate_on_nan_ends_at_the_same_batch():
     compare(scenario, state=False)
 
 
-@spread
 def test_swapping_in_averaged_weights():
     def scenario(model, data):
         compile_plainly(

@@ -8,7 +8,6 @@ from tests.differential.twin import (
     SharedPair,
     compare,
     compile_plainly,
-    spread,
     table,
 )
 from tests.helpers import BACKEND
@@ -135,7 +134,6 @@ FIT = {
 }
 
 
-@spread
 @pytest.mark.parametrize("arguments", table(FIT))
 def test_fit_takes(arguments):
     compare(lambda m, d: fit(m, d, **arguments(d)), shared)
@@ -327,7 +325,6 @@ COMPILED = {
 }
 
 
-@spread
 @pytest.mark.parametrize("arguments", table(COMPILED))
 def test_compile_takes(arguments):
     if BACKEND == "torch" and arguments.get("jit_compile") is True:

@@ -8,7 +8,6 @@ from tests.differential.twin import (
     compare,
     compile_plainly,
     make_pair,
-    spread,
     table,
 )
 from tests.helpers import BACKEND
@@ -145,7 +144,6 @@ LOSSES = {
 }
 
 
-@spread
 @pytest.mark.parametrize(("make", "labels", "arguments"), table(LOSSES))
 def test_losses(make, labels, arguments):
     def scenario(model, data):
@@ -275,7 +273,6 @@ METRICS = {
 }
 
 
-@spread
 @pytest.mark.parametrize("make", table(METRICS))
 def test_metrics(make):
     def scenario(model, data):
@@ -351,7 +348,6 @@ def excluding(optimizer):
     return optimizer
 
 
-@spread
 @pytest.mark.parametrize("make", table(OPTIMIZERS))
 def test_optimizers(make):
     def scenario(model, data):
@@ -361,7 +357,6 @@ def test_optimizers(make):
     compare(scenario)
 
 
-@spread
 @pytest.mark.parametrize("name", ["Lion", "Muon"])
 def test_optimizers_that_take_the_sign_of_a_gradient(name):
     def scenario(model, data):
@@ -384,7 +379,6 @@ def test_the_optimizer_of_one_model_is_not_that_of_another():
     compare(scenario)
 
 
-@spread
 def test_a_learning_rate_set_between_fits_counts():
     def scenario(model, data):
         compile_plainly(model)
@@ -407,7 +401,6 @@ if BACKEND == "jax":
     del POLICIES["float64"]
 
 
-@spread
 @pytest.mark.parametrize("policy", POLICIES)
 def test_policies(policy):
     def scenario(model, data):
@@ -422,7 +415,6 @@ def test_policies(policy):
     compare(scenario, atol=POLICIES[policy], dtype=policy)
 
 
-@spread
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_the_global_policy(policy):
     def scenario(model, data):
@@ -436,7 +428,6 @@ def test_the_global_policy(policy):
     compare(scenario, atol=POLICIES[policy])
 
 
-@spread
 def test_a_policy_for_some_layers():
     def scenario(model, data):
         model.compile(optimizers.SGD(0.02), SPARSE)
@@ -461,7 +452,6 @@ CONFIGURATIONS = {
 }
 
 
-@spread
 @pytest.mark.parametrize("arguments", table(CONFIGURATIONS))
 def test_arguments_of_the_model(arguments):
     def scenario(model, data):

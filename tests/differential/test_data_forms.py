@@ -8,7 +8,6 @@ from tests.differential.twin import (
     compare,
     compile_plainly,
     make_data,
-    spread,
     table,
 )
 from tests.helpers import BACKEND, needs_tensorflow
@@ -79,7 +78,6 @@ def read_only(array):
     return array
 
 
-@spread
 @pytest.mark.parametrize("convert", table(ARRAYS))
 def test_images(convert):
     def scenario(model, data):
@@ -110,7 +108,6 @@ LABELS = {
 }
 
 
-@spread
 @pytest.mark.parametrize("convert", table(LABELS))
 def test_labels(convert):
     def scenario(model, data):
@@ -230,7 +227,6 @@ def raising(data):
     raise RuntimeError("the disk is full")
 
 
-@spread
 @pytest.mark.parametrize(("make", "arguments"), table(SOURCES))
 def test_sources(make, arguments, request):
     if "torch" in request.node.name:
@@ -338,7 +334,6 @@ def call_all(arguments, data):
 
 
 @needs_tensorflow
-@spread
 @pytest.mark.parametrize(("make", "arguments"), table(DATASETS))
 def test_datasets(make, arguments):
     def scenario(model, data):
@@ -362,7 +357,6 @@ VALIDATION = {
 }
 
 
-@spread
 @pytest.mark.parametrize("make", table(VALIDATION))
 def test_validation_data(make):
     def scenario(model, data):
@@ -408,7 +402,6 @@ EVALUATED = {
 }
 
 
-@spread
 @pytest.mark.parametrize("make", table(EVALUATED))
 @pytest.mark.parametrize("method", ["evaluate", "predict"])
 def test_other_sources_are_evaluated_and_predicted(method, make):
@@ -420,7 +413,6 @@ def test_other_sources_are_evaluated_and_predicted(method, make):
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 23])
-@spread
 def test_any_number_of_images(count):
     compare(
         lambda model, data: use(model, data.x, data.y),
@@ -428,7 +420,6 @@ def test_any_number_of_images(count):
     )
 
 
-@spread
 def test_epochs_of_a_sequence_end():
     def scenario(model, data):
         sequence = Sequence(data)

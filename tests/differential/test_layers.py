@@ -18,7 +18,6 @@ from tests.differential.changes import (
 from tests.differential.twin import (
     compare,
     compile_plainly,
-    spread_compiled,
     table,
 )
 
@@ -50,7 +49,6 @@ def fit_and_describe(model, data):
     return fit(model, data), describe(model, data.x[:8])
 
 
-@spread_compiled
 @pytest.mark.parametrize("change", table(TRAINED))
 def test_a_changed_layer_trains_as_in_plain_keras(change):
     def scenario(model, data):
@@ -67,7 +65,6 @@ EVALUATED = {
 }
 
 
-@spread_compiled
 @pytest.mark.parametrize("change", table(EVALUATED))
 def test_a_changed_layer_is_evaluated_as_in_plain_keras(change):
     def scenario(model, data):
@@ -100,7 +97,6 @@ AFTERWARDS = {
 }
 
 
-@spread_compiled
 @pytest.mark.parametrize("change", table(AFTERWARDS))
 def test_a_layer_changed_after_fit_trains_as_in_plain_keras(change):
     def scenario(model, data):
@@ -119,7 +115,6 @@ WITHOUT_COMPILING = {
 }
 
 
-@spread_compiled
 @pytest.mark.parametrize("change", table(WITHOUT_COMPILING))
 def test_a_layer_may_change_after_fit_without_compiling(change):
     def scenario(model, data):
@@ -131,7 +126,6 @@ def test_a_layer_may_change_after_fit_without_compiling(change):
     compare(scenario, eager_twin=False)
 
 
-@spread_compiled
 @pytest.mark.parametrize("change", table(POLICIES))
 def test_a_layer_of_another_policy_trains_as_in_plain_keras(change):
     def scenario(model, data):
@@ -143,7 +137,6 @@ def test_a_layer_of_another_policy_trains_as_in_plain_keras(change):
     compare(scenario, atol=REDUCED)
 
 
-@spread_compiled
 @pytest.mark.parametrize("change", table(QUANTIZED))
 def test_a_quantized_model_predicts_as_in_plain_keras(change):
     def scenario(model, data):
@@ -156,7 +149,6 @@ def test_a_quantized_model_predicts_as_in_plain_keras(change):
     compare(scenario, atol=REDUCED)
 
 
-@spread_compiled
 @pytest.mark.parametrize("mode", ["int8", "float8"])
 def test_a_model_is_quantized_after_fit(mode):
     def scenario(model, data):
@@ -246,7 +238,6 @@ if keras.backend.backend() != "jax":
     METHODS["predict_step"] = {"predict_step": own_predict_step}
 
 
-@spread_compiled
 @pytest.mark.parametrize("methods", table(METHODS))
 def test_a_class_of_the_users_own_trains_as_in_plain_keras(methods):
     def scenario(model, data):
@@ -261,7 +252,6 @@ def test_a_class_of_the_users_own_trains_as_in_plain_keras(methods):
     compare(scenario, define=derive(**methods), eager_twin=False)
 
 
-@spread_compiled
 @pytest.mark.parametrize("methods", table(METHODS))
 def test_methods_replaced_on_the_instance_count(methods):
     def scenario(model, data):
@@ -297,7 +287,6 @@ def replaced(model, name):
     return other
 
 
-@spread_compiled
 def test_a_loss_added_to_the_model_counts():
     def scenario(model, data):
         model.add_loss(keras.ops.convert_to_tensor(np.float32(3.0)))
@@ -307,7 +296,6 @@ def test_a_loss_added_to_the_model_counts():
     compare(scenario)
 
 
-@spread_compiled
 def test_a_metric_of_the_model_counts():
     def define(base):
         class Mine(base):

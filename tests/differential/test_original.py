@@ -24,8 +24,6 @@ from tests.differential.test_saving import (
 from tests.differential.twin import (
     compare_models,
     make_data,
-    spread,
-    spread_thinly,
     table,
 )
 
@@ -117,7 +115,6 @@ def check_that_it_is_kept(way, change, folder):
     compare(scenario, atol=1e-4)
 
 
-@spread
 @pytest.mark.parametrize("change", table(CHANGES))
 def test_what_is_changed_is_saved(change, tmp_path):
     check_that_it_is_kept(by_keras_file, change, tmp_path)
@@ -126,7 +123,6 @@ def test_what_is_changed_is_saved(change, tmp_path):
 OTHER_WAYS = {name: way for name, way in WAYS.items() if name != "keras_file"}
 
 
-@spread_thinly
 @pytest.mark.parametrize("change", table(CHANGES))
 @pytest.mark.parametrize("way", table(OTHER_WAYS))
 def test_what_is_changed_is_kept(way, change, tmp_path):
@@ -143,7 +139,6 @@ ARGUMENTS = {
 }
 
 
-@spread
 @pytest.mark.parametrize("arguments", table(ARGUMENTS))
 @pytest.mark.parametrize(
     "way",
@@ -174,7 +169,6 @@ TRAINED = {
 }
 
 
-@spread
 @pytest.mark.parametrize(
     "change", table({"nothing": lambda m: None, **TRAINED})
 )
@@ -209,7 +203,6 @@ LOSSES = {
 }
 
 
-@spread
 @pytest.mark.parametrize("make", table(LOSSES))
 def test_losses(make):
     def scenario(model, data):
@@ -219,7 +212,6 @@ def test_losses(make):
     compare(scenario, atol=1e-4)
 
 
-@spread
 def test_levenberg_marquardt_steps_alike():
     def scenario(model, data):
         model.compile(LevenbergMarquardt(1e-4), DistanceLoss())

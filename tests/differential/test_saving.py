@@ -13,8 +13,6 @@ from tests.differential.twin import (
     SharedPair,
     compare,
     compile_plainly,
-    spread,
-    spread_thinly,
     table,
 )
 
@@ -98,13 +96,11 @@ OTHER_WAYS = {
 WAYS = {"keras_file": by_keras_file, **OTHER_WAYS}
 
 
-@spread
 @pytest.mark.parametrize("change", table(CHANGES))
 def test_what_is_changed_is_saved(change, tmp_path):
     check_that_it_is_kept(by_keras_file, change, tmp_path)
 
 
-@spread_thinly
 @pytest.mark.parametrize("change", table(CHANGES))
 @pytest.mark.parametrize("way", table(OTHER_WAYS))
 def test_what_is_changed_is_kept(way, change, tmp_path):
@@ -146,7 +142,6 @@ ISSUE = [
 ]
 
 
-@spread
 @pytest.mark.parametrize("name", ISSUE)
 @pytest.mark.parametrize("way", table(WAYS))
 def test_what_the_issue_changes_is_kept(name, way, tmp_path):
@@ -177,7 +172,6 @@ ARGUMENTS = {
 }
 
 
-@spread
 @pytest.mark.parametrize("arguments", table(ARGUMENTS))
 @pytest.mark.parametrize("way", table(WAYS))
 def test_arguments_are_kept(way, arguments, tmp_path):
@@ -250,7 +244,6 @@ OPTIMIZERS = {
 }
 
 
-@spread
 @pytest.mark.parametrize("make", table(OPTIMIZERS))
 @pytest.mark.parametrize("way", table(COMPILED_WAYS))
 def test_the_optimizer_is_kept(way, make, tmp_path):

@@ -31,16 +31,6 @@ _MAY_DIFFER = (
     "Triggered internally",
 )
 
-# Compiling takes most of the time. By default, a scenario with one of these
-# marks runs on one of the backends named, with `--full` on all.
-spread = pytest.mark.spread("tensorflow", "jax", "torch", "torch")
-# What PyTorch does not compile.
-spread_compiled = pytest.mark.spread("tensorflow", "jax")
-# Of many combinations, a quarter runs by default.
-spread_thinly = pytest.mark.spread(
-    "tensorflow", "jax", "torch", *["with --full"] * 9
-)
-
 
 class Data(NamedTuple):
     """Random images and labels, few, so that scenarios take little time."""
