@@ -5,7 +5,6 @@ from keras_lenet.original.curvature import diagonal_curvature
 from keras_lenet.original.curvature_estimation import CurvatureEstimation
 from keras_lenet.original.initializer import UniformByFanIn
 from keras_lenet.original.layers import (
-    EuclideanRBF,
     TableConv2D,
     TrainableSubsampling2D,
     scaled_tanh,
@@ -13,6 +12,7 @@ from keras_lenet.original.layers import (
 from keras_lenet.original.loss import DistanceLoss
 from keras_lenet.original.model import OriginalLeNet5
 from keras_lenet.original.optimizer import LevenbergMarquardt
+from keras_lenet.original.rbf import EuclideanRBF
 
 __all__ = [
     "TABLE",

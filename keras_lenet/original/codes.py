@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-# Which maps of S2 each map of C3 sees (table I).
+# The maps of S2 that each map of C3 sees (table I).
 TABLE = tuple(
     tuple(map(int, sources))
     for sources in (
@@ -12,7 +12,6 @@ TABLE = tuple(
         "012345"
     ).split()
 )
-
 
 # The codes of the digits (figure 3), 7x12 pixels: `#` is 1 and `.` is -1.
 _CODES = """
@@ -34,12 +33,13 @@ _CODES = """
 def codes() -> np.ndarray[Any, Any]:
     """Returns the codes of the ten digits.
 
-    They are drawings of the digits (https://doi.org/10.1109/5.726791, figure
-    3), so that those of similar digits are similar.
+    The codes are drawings of the digits
+    (https://doi.org/10.1109/5.726791, figure 3), so similar digits have similar
+    codes.
 
     Returns:
-        float32 array of shape `(10, 84)` of 1 and -1, row by row of 12x7
-        pixels.
+        float32 array of shape `(10, 84)`, values 1 and -1: the 12 rows of 7
+        pixels of each digit.
 
     Example:
 
@@ -47,7 +47,7 @@ def codes() -> np.ndarray[Any, Any]:
     >>> codes().shape, codes()[0, :7].astype(int).tolist()
     ((10, 84), [-1, 1, 1, 1, 1, 1, -1])
     """
-    rows = [row.split() for row in _CODES.split("\n") if row]
-    pixels = np.array([[list(part) for part in row] for row in rows])
-    drawn = np.where(pixels == "#", 1, -1).astype("float32")
-    return np.asarray(drawn.transpose(1, 0, 2).reshape(10, 84))
+    rows = [map(list, row.split()) for row in _CODES.split("\n") if row]
+    is_ink = np.array([list(row) for row in rows]) == "#"
+    pixels = np.where(is_ink, 1, -1).astype("float32")
+    return np.asarray(pixels.transpose(1, 0, 2).reshape(10, 84))

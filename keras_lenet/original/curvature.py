@@ -1,16 +1,17 @@
-"""Second derivatives of a loss, as the 1998 paper estimates them."""
+"""Second derivatives of the loss, estimated as in the 1998 paper."""
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_lenet.layers import PadTo32
-from keras_lenet.original.layers import EuclideanRBF, WeightedSum
+from keras_lenet.original.layers import WeightedSum
+from keras_lenet.original.rbf import EuclideanRBF
 from keras_lenet.types import Tensor
 
 _NOT_ELEMENTWISE = (
@@ -20,8 +21,7 @@ _NOT_ELEMENTWISE = (
     keras.activations.sparsemax,
 )
 
-
-# Second derivatives of these are constant.
+# The second derivatives of these are constant.
 _PENALTIES = (
     keras.regularizers.L1,
     keras.regularizers.L2,
@@ -32,30 +32,31 @@ _PENALTIES = (
 def diagonal_curvature(
     model: keras.Model, images: Any, labels: Any
 ) -> list[Tensor]:
-    """Estimates the second derivative of the loss by each parameter.
+    """Estimates the loss's second derivative with respect to each parameter.
 
-    As https://doi.org/10.1109/5.726791, appendix C: of the matrix of second
-    derivatives only the diagonal, in each layer (equations 23 to 27), and
-    without what second derivatives of the squashing functions add
-    (Gauss-Newton), so none is negative. That of the loss by what the last
-    layer, `EuclideanRBF`, takes is exact. L2 penalties on weights count.
+    It follows https://doi.org/10.1109/5.726791, appendix C: it backpropagates
+    the diagonal of each layer's matrix of second derivatives (equations 23 to
+    27) and leaves out the second derivatives of the activation functions
+    (Gauss-Newton approximation), so no estimate is negative. The second
+    derivative with respect to the inputs of `EuclideanRBF` is exact. L2
+    penalties on weights count.
 
     Args:
         model: A compiled model that is a chain of layers: those of
-            `keras_lenet.original`, `Dense` and such without weights, up to an
-            `EuclideanRBF` whose distances the model returns with a negative
-            sign. Activations are elementwise, and regularizers L1 or L2
-            penalties on weights. Its loss is a `DistanceLoss` that takes the
-            mean.
+            `keras_lenet.original`, `Dense`, and layers without weights such as
+            `Flatten`, up to an `EuclideanRBF`. The model returns negative
+            distances. Activations are elementwise, regularizers are L1 or L2
+            penalties on weights, and the loss is the mean of a `DistanceLoss`.
         images: Array of shape `(samples, height, width, channels)`.
         labels: Integer array of shape `(samples,)`.
 
     Returns:
-        List of tensors of the shapes of `model.trainable_variables`: means
-        over the samples.
+        List of tensors, the means over the samples, in the shapes of
+        `model.trainable_variables`.
 
     Raises:
-        ValueError: When the model is not of the form above.
+        ValueError: If the model's layers, regularizers, loss or outputs are
+            others.
 
     Example:
 
@@ -65,47 +66,47 @@ def diagonal_curvature(
     >>> model = OriginalLeNet5()
     >>> model.compile("sgd", DistanceLoss())
     >>> images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1))
-    >>> found = diagonal_curvature(model, images, np.arange(5))
-    >>> len(found) == len(model.trainable_variables)
+    >>> curvatures = diagonal_curvature(model, images, np.arange(5))
+    >>> len(curvatures) == len(model.trainable_variables)
     True
     """
     _check_chain(model)
     x = ops.convert_to_tensor(images)
-    passed: list[tuple[Any, Tensor, Tensor]] = []
+    tape: list[tuple[Any, Tensor, Tensor]] = []
     for layer in model.layers:
         if isinstance(layer, EuclideanRBF):
             break
         if isinstance(layer, keras.layers.InputLayer):
             continue
         if layer.weights:
-            # The first layer may take integers, whose squares overflow.
+            # Cast integer images, as their squares overflow below.
             x = ops.cast(x, layer.variable_dtype)
             sums = _weigh(layer)(x, layer.kernel)
             if layer.use_bias:
                 sums = sums + layer.bias
-            passed.append((layer, x, sums))
+            tape.append((layer, x, sums))
             x = layer.activation(sums)
         else:
             x = layer(x)
     _check_outputs(model, model(images), -layer(x))
     second = model.loss.second_derivatives(labels, x, layer.codes)
-    found: dict[str, Tensor] = {}
-    for layer, taken, sums in reversed(passed):
+    curvatures: dict[str, Tensor] = {}
+    for layer, inputs, sums in reversed(tape):
         second = ops.reshape(second, sums.shape)
         (slope,) = _pull_back(layer.activation, [sums], ops.ones_like(sums))
         second = second * slope**2
         if layer.use_bias:
-            found[layer.bias.path] = ops.sum(
+            curvatures[layer.bias.path] = ops.sum(
                 second, axis=tuple(range(len(second.shape) - 1))
             )
-        # With squares of inputs and weights, gradients of the sums are what
-        # equations 24 and 25 say.
-        second, found[layer.kernel.path] = _pull_back(
-            _weigh(layer), [taken**2, layer.kernel**2], second
+        # Equations 24 and 25 are gradients of sums of squared inputs times
+        # squared weights.
+        second, curvatures[layer.kernel.path] = _pull_back(
+            _weigh(layer), [inputs**2, layer.kernel**2], second
         )
     count = math.prod(x.shape[:-1])
     return [
-        found[v.path] / count + 2 * getattr(v.regularizer, "l2", 0.0)
+        curvatures[v.path] / count + 2 * getattr(v.regularizer, "l2", 0.0)
         for v in model.trainable_variables
     ]
 
@@ -115,43 +116,49 @@ def _weigh(layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _check_chain(model: keras.Model) -> None:
-    # What comes before the first weights is not differentiated.
+    weighted = (WeightedSum, keras.layers.Dense)
+    # Layers before the first weights need no derivative.
     allowed: tuple[type, ...] = (
         keras.layers.InputLayer,
         keras.layers.Rescaling,
         PadTo32,
+        *weighted,
     )
-    found = False
     for layer in model.layers:
-        found = isinstance(layer, EuclideanRBF)
-        if isinstance(layer, (WeightedSum, keras.layers.Dense)):
-            allowed = (keras.layers.Flatten, WeightedSum, keras.layers.Dense)
-            _check_layer(layer)
-        if found or not isinstance(layer, allowed):
+        if isinstance(layer, EuclideanRBF):
             break
-    if not found:
-        raise ValueError(
-            "`model` must be a chain of layers that weigh, as `Dense`, with an "
-            "`EuclideanRBF` at their end, as `OriginalLeNet5`. Received: "
-            f"model={model.name!r} with the layer {layer.name!r}"
-        )
+        if not isinstance(layer, allowed):
+            _raise_no_chain(model, layer)
+        if isinstance(layer, weighted):
+            allowed = (keras.layers.Flatten, *weighted)
+            _check_layer(layer)
+    else:
+        _raise_no_chain(model, layer)
     loss = model.loss
-    if not hasattr(loss, "second_derivatives") or loss.reduction in (
+    reduction = getattr(loss, "reduction", None)
+    if not hasattr(loss, "second_derivatives") or reduction in (
         None,
         "none",
         "sum",
     ):
         raise ValueError(
-            "`model` must be compiled with a `DistanceLoss` that takes the "
-            f"mean. Received: loss={loss!r} with "
-            f"reduction={getattr(loss, 'reduction', None)!r}"
+            "`model` must be compiled with the mean of a `DistanceLoss`. "
+            f"Received: loss={loss!r} with reduction={reduction!r}"
         )
+
+
+def _raise_no_chain(model: Any, layer: Any) -> NoReturn:
+    raise ValueError(
+        "`model` must be a chain of layers such as `Dense` that ends with an "
+        "`EuclideanRBF`, like `OriginalLeNet5`. "
+        f"Received: model={model.name!r} with the layer {layer.name!r}"
+    )
 
 
 def _check_layer(layer: Any) -> None:
     if len(layer.weights) != 1 + layer.use_bias:
         raise ValueError(
-            "`model` must have layers with a kernel and a bias alone, neither "
+            "`model` must have layers with a kernel and a bias only, neither "
             "quantized nor with LoRA. "
             f"Received: the layer {layer.name!r} with {layer.weights}"
         )
@@ -166,22 +173,22 @@ def _check_layer(layer: Any) -> None:
         for penalty in penalties
     ):
         raise ValueError(
-            "`model` must have L1 or L2 regularizers of weights alone. "
+            "`model` must have no regularizers but L1 and L2 on weights. "
             f"Received: the layer {layer.name!r} with {penalties} and "
             f"activity_regularizer={layer.activity_regularizer}"
         )
 
 
 def _check_outputs(model: keras.Model, outputs: Any, expected: Tensor) -> None:
-    """Checks that the layers one after the other give what the model does."""
+    """Checks that the model applies its layers one after the other."""
     outputs, expected = map(ops.convert_to_numpy, (outputs, expected))
-    # Under 16-bit policies, activations here have more digits.
+    # Tolerate rounding: the model may compute with 16 bits.
     if outputs.shape != expected.shape or not np.allclose(
         outputs, expected, rtol=0.1, atol=0.1
     ):
         raise ValueError(
-            "`model` must apply its layers one after the other, and return "
-            "distances with a negative sign. "
+            "`model` must apply its layers one after the other and return "
+            "negative distances. "
             f"Received: model={model.name!r}, which returns something else"
         )
 
@@ -189,7 +196,7 @@ def _check_outputs(model: keras.Model, outputs: Any, expected: Tensor) -> None:
 def _pull_back(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], outer: Tensor
 ) -> Any:
-    """Returns the gradients of a function's outputs, weighted by `outer`."""
+    """Returns the gradients of a function's outputs, weighted with `outer`."""
     backend = keras.backend.backend()
     if backend == "jax":
         return _jax_pull_back()(function, inputs, outer)
@@ -210,7 +217,7 @@ def _pull_back(
 
 @functools.cache
 def _jax_pull_back() -> Callable[..., Any]:
-    # Operation by operation, compiling takes ten times as long.
+    # Compile as a whole: operation by operation takes ten times as long.
     import jax
 
     return jax.jit(

@@ -1,4 +1,4 @@
-"""Estimation of curvatures inside `fit`."""
+"""Estimates curvatures inside `fit`."""
 
 from typing import Any
 
@@ -13,22 +13,23 @@ from keras_lenet.validation.arguments import is_positive_integer
 class CurvatureEstimation(PeriodicCallback):
     """Estimates the curvatures that `LevenbergMarquardt` divides by.
 
-    It does so before the training and anew every so often, on a sample of the
-    training data each time (https://doi.org/10.1109/5.726791, appendix C).
+    It draws a sample of the training data, when `fit` begins and then at each
+    multiple of `freq` (https://doi.org/10.1109/5.726791, appendix C).
 
     Args:
         x: NumPy array of images, shape `(samples, height, width, channels)`.
         y: NumPy array of integer labels, shape `(samples,)`.
-        freq: Integer number of training steps, or `"epoch"`: how often.
-            Defaults to `"epoch"`.
-        sample_size: Integer. How many images each estimate draws. Defaults to
+        freq: Integer, the number of training steps between estimates, or
+            `"epoch"`. Defaults to `"epoch"`.
+        sample_size: Integer. The number of images per estimate. Defaults to
             `500`.
-        seed: Integer. Decides which. Defaults to `0`.
+        seed: Integer. Decides which images are drawn. Defaults to `0`.
 
     Raises:
-        ValueError: When an argument is not of the form above, or, as the
-            training begins, the model is not one that `diagonal_curvature`
-            takes or is not compiled with `LevenbergMarquardt`.
+        ValueError: If `x` and `y` have different lengths, `sample_size` is not
+            from 1 to that length, or `freq` is invalid. From `fit`: if the
+            optimizer is not `LevenbergMarquardt`, or `diagonal_curvature` does
+            not support the model.
 
     Example:
 
@@ -54,8 +55,8 @@ class CurvatureEstimation(PeriodicCallback):
             sample_size <= len(self.images) == len(self.labels)
         ):
             raise ValueError(
-                "`x` and `y` must have as many samples, and `sample_size` be "
-                f"from 1 to that. Received: {len(self.images)} and "
+                "`x` and `y` must have the same length, and `sample_size` must "
+                f"be from 1 to that. Received: lengths {len(self.images)} and "
                 f"{len(self.labels)}, sample_size={sample_size!r}"
             )
         self.sample_size = int(sample_size)
@@ -72,19 +73,19 @@ class CurvatureEstimation(PeriodicCallback):
         self.on_interval(0, 0)
 
     def on_interval(self, step: int, epoch: int) -> None:
-        """Estimates the curvatures anew."""
+        """Assigns new estimates to the optimizer's curvatures."""
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        # A function of the step, so that a resumed training goes on with it.
+        # Seed with the step, so that a resumed run draws the same samples.
         generator = np.random.default_rng([self.seed, step])
         chosen = generator.choice(
             len(self.images), self.sample_size, replace=False
         )
-        found = diagonal_curvature(
+        estimates = diagonal_curvature(
             self.model, self.images[chosen], self.labels[chosen]
         )
-        for variable, curvature in zip(
-            optimizer.curvatures, found, strict=True
+        for variable, estimate in zip(
+            optimizer.curvatures, estimates, strict=True
         ):
-            variable.assign(curvature)
+            variable.assign(estimate)

@@ -10,14 +10,24 @@ from keras import ops
 from keras_lenet.types import Tensor
 from keras_lenet.validation.arguments import is_positive_integer
 
+_SERIALIZED = (
+    "kernel_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
+
 
 @keras.saving.register_keras_serializable(  # type: ignore[untyped-decorator]
     package="keras_lenet"
 )
 def scaled_tanh(x: Tensor) -> Tensor:
-    """Squashes as the 1998 paper does: `1.7159 * tanh(2 / 3 * x)`.
+    """Squashing function of the 1998 paper: `1.7159 * tanh(2 / 3 * x)`.
 
-    It takes 1 to about 1 and -1 to about -1, where its second derivative is
+    It maps 1 to about 1 and -1 to about -1, where its second derivative is
     largest (https://doi.org/10.1109/5.726791, appendix A).
 
     Args:
@@ -32,32 +42,20 @@ def scaled_tanh(x: Tensor) -> Tensor:
     >>> round(float(scaled_tanh(1.0)), 4)
     1.0
     """
-    # TensorFlow does not multiply integers by floats itself.
+    # `ops.multiply` promotes integers. TensorFlow's `*` raises an error.
     return 1.7159 * ops.tanh(ops.multiply(2 / 3, x))
 
 
 class WeightedSum(keras.layers.Layer):
-    """Base class of layers that weigh inputs, add a bias, and squash the sums.
+    """Base class of layers that compute `activation(weigh(inputs) + bias)`.
 
     Subclasses implement `weigh`, which must be linear in the inputs and linear
     in the kernel. `diagonal_curvature` relies on this to propagate second
     derivatives.
-
-    Args:
-        activation: String or callable. The activation function. If `None`, no
-            activation is applied.
-        use_bias: Boolean. Whether to add a bias. Defaults to `True`.
-        kernel_initializer: Initializer of the kernel. Defaults to
-            `"glorot_uniform"`.
-        bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
-        kernel_regularizer: Optional regularizer of the kernel.
-        bias_regularizer: Optional regularizer of the bias.
-        activity_regularizer: Optional regularizer of the outputs.
-        kernel_constraint: Optional constraint on the kernel.
-        bias_constraint: Optional constraint on the bias.
-        **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
     """
 
+    # Stands in for `kernel_initializer=None`.
+    default_kernel_initializer: Any = None
     kernel: Any
     bias: Any
 
@@ -65,7 +63,7 @@ class WeightedSum(keras.layers.Layer):
         self,
         activation: str | Callable[[Tensor], Tensor] | None = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
+        kernel_initializer: Any = None,
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
@@ -75,6 +73,8 @@ class WeightedSum(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        if kernel_initializer is None:
+            kernel_initializer = self.default_kernel_initializer
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -89,8 +89,7 @@ class WeightedSum(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, inputs: Tensor) -> Tensor:
-        # Keras casts floats to the compute dtype, but not integers. Sums of
-        # bytes would overflow.
+        # Keras does not cast integers. Sums of bytes would overflow.
         inputs = ops.cast(inputs, self.compute_dtype)
         outputs = self.weigh(inputs, self.kernel)
         if self.use_bias:
@@ -126,43 +125,26 @@ class WeightedSum(keras.layers.Layer):
             **super().get_config(),
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": keras.regularizers.serialize(
-                self.kernel_regularizer
-            ),
-            "bias_regularizer": keras.regularizers.serialize(
-                self.bias_regularizer
-            ),
-            "activity_regularizer": keras.regularizers.serialize(
-                self.activity_regularizer
-            ),
-            "kernel_constraint": keras.constraints.serialize(
-                self.kernel_constraint
-            ),
-            "bias_constraint": keras.constraints.serialize(
-                self.bias_constraint
-            ),
+            **{
+                name: keras.saving.serialize_keras_object(getattr(self, name))
+                for name in _SERIALIZED
+            },
         }
 
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
 class TrainableSubsampling2D(WeightedSum):
-    """Halves maps: sums of 2x2 pixels times a coefficient, plus a bias.
+    """Halves maps: sums 2x2 pixels, times a coefficient, plus a bias.
 
-    There is one coefficient and one bias for each map, both trainable
+    Each map has one trainable coefficient and one trainable bias
     (https://doi.org/10.1109/5.726791, section II-B).
 
     Args:
         activation: String or callable. The activation function. If `None`, no
             activation is applied.
         use_bias: Boolean. Whether to add a bias. Defaults to `True`.
-        kernel_initializer: Initializer of the coefficients. If `None`, they
-            start at 0.25, with which the layer takes the mean.
+        kernel_initializer: Initializer of the coefficients. Defaults to
+            0.25, which makes the layer average the four pixels.
         bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
         kernel_regularizer: Optional regularizer of the coefficients.
         bias_regularizer: Optional regularizer of the bias.
@@ -172,14 +154,15 @@ class TrainableSubsampling2D(WeightedSum):
         **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
 
     Input shape:
-        `(batch, height, width, maps)`, height and width at least 2. An odd
-        last row or column is left out.
+        `(batch, height, width, maps)`, height and width at least 2. If one is
+        odd, the last row or column is ignored.
 
     Output shape:
         `(batch, height // 2, width // 2, maps)`.
 
     Raises:
-        ValueError: When inputs are not of the form above.
+        ValueError: If the inputs have another rank, an unknown number of maps,
+            or a height or width below 2.
 
     Example:
 
@@ -192,40 +175,14 @@ class TrainableSubsampling2D(WeightedSum):
     (1.5, 2)
     """
 
-    def __init__(
-        self,
-        activation: str | Callable[[Tensor], Tensor] | None = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = None,
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if kernel_initializer is None:
-            kernel_initializer = keras.initializers.Constant(0.25)
-        super().__init__(
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-            **kwargs,
-        )
+    default_kernel_initializer = keras.initializers.Constant(0.25)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self._add_weights(input_shape, _channels(self, input_shape))
 
     def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         self.compute_output_shape(tuple(inputs.shape))
-        # TensorFlow may know sizes only when it runs.
+        # In a TensorFlow graph, sizes may be known only at run time.
         height, width = (size // 2 * 2 for size in ops.shape(inputs)[1:3])
         sums = sum(
             inputs[:, row:height:2, column:width:2]
@@ -247,18 +204,19 @@ class TrainableSubsampling2D(WeightedSum):
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
 class TableConv2D(WeightedSum):
-    """A convolution in which each map sees some of the maps before it.
+    """2D convolution in which each output map sees some of the input maps.
 
-    A table says which. What it does not connect has no weight, no gradient
-    and no state of the optimizer, as C3 of the 1998 paper
-    (https://doi.org/10.1109/5.726791, table I); its convolutions have no
-    padding and a stride of 1. They are calculated as matrix products, which
-    unlike `keras.layers.Conv2D` are fast in loops that XLA compiles for a CPU.
+    Maps that `table` does not connect have no weight, no gradient and no
+    optimizer state, as in layer C3 of the 1998 paper
+    (https://doi.org/10.1109/5.726791, table I). There is no padding, and the
+    stride is 1. The layer computes matrix products, which unlike
+    `keras.layers.Conv2D` are fast in loops that XLA compiles for a CPU.
 
     Args:
-        table: Integer, how many maps there are, each of which sees all; or
-            for each map the numbers of those that it sees, as a sequence of
-            sequences or a NumPy array of shape `(maps, seen)`.
+        table: For each output map, the indices of the input maps that it sees:
+            a sequence of sequences of integers, or an array of shape
+            `(maps, seen)`. If an integer, the number of output maps, each of
+            which sees all input maps.
         kernel_size: Integer or tuple of 2 integers. Height and width of the
             kernels. Defaults to `5`.
         activation: String or callable. The activation function. If `None`, no
@@ -275,17 +233,17 @@ class TableConv2D(WeightedSum):
         **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
 
     Input shape:
-        `(batch, height, width, channels)`, height and width at least those of
-        the kernels and known.
+        `(batch, height, width, channels)`. Height and width are known, and at
+        least those of the kernels.
 
     Output shape:
         `(batch, height - kernel_size[0] + 1, width - kernel_size[1] + 1,
         maps)`.
 
     Raises:
-        ValueError: When `table` or `kernel_size` is not of the form above,
-            the table names a map that is not there, or images are smaller
-            than kernels.
+        ValueError: If `table` or `kernel_size` is invalid, `table` has an
+            index without an input map, or the inputs are smaller than the
+            kernels.
 
     Example:
 
@@ -337,44 +295,41 @@ class TableConv2D(WeightedSum):
             return
         if max(map(max, self.table)) >= channels:
             raise ValueError(
-                f"`table` must name maps from 0 to {channels - 1}, as there "
-                f"are {channels}. Received: table={self.table}"
+                f"`table` must have indices from 0 to {channels - 1}, as the "
+                f"inputs have {channels} maps. Received: table={self.table}"
             )
         pairs = [
-            source * len(self.table) + number
-            for number, sources in enumerate(self.table)
+            source * len(self.table) + target
+            for target, sources in enumerate(self.table)
             for source in sources
         ]
-        # Which kernel lies between which two maps.
-        self._places = np.zeros(
-            (len(pairs), channels * len(self.table)), "float32"
-        )
-        self._places[range(len(pairs)), pairs] = 1
+        # One-hot rows place each kernel in the kernel of a full convolution.
+        size = channels * len(self.table)
+        self._places = np.eye(size, dtype="float32")[pairs]
         self._add_weights(input_shape, *self.kernel_size, len(pairs))
 
     def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        tall, wide = self.kernel_size
+        height, width = self.kernel_size
         rows, columns = self._output_size(tuple(inputs.shape))
-        channels = inputs.shape[-1]
-        # First along rows, then along columns: of 5 + 5 slices instead of
-        # 5 * 5, a training step of `OriginalLeNet5` takes 0.7 of the time
-        # (JAX, a CPU, one image).
-        seen = ops.stack(
-            [inputs[:, :, start : start + columns] for start in range(wide)],
+        size = height * width * inputs.shape[-1]
+        # Slice columns, then rows: with 5 + 5 slices instead of 5 * 5, a
+        # training step of `OriginalLeNet5` takes 0.7 of the time (JAX, a CPU,
+        # one image).
+        patches = ops.stack(
+            [inputs[:, :, start : start + columns] for start in range(width)],
             axis=3,
         )
-        seen = ops.stack(
-            [seen[:, start : start + rows] for start in range(tall)], axis=3
+        patches = ops.stack(
+            [patches[:, start : start + rows] for start in range(height)],
+            axis=3,
         )
-        seen = ops.reshape(seen, (-1, rows, columns, tall * wide * channels))
+        patches = ops.reshape(patches, (-1, rows, columns, size))
         if not isinstance(self.table, int):
             kernel = ops.matmul(
-                ops.reshape(kernel, (tall * wide, -1)),
+                ops.reshape(kernel, (height * width, -1)),
                 ops.cast(self._places, kernel.dtype),
             )
-        return ops.matmul(
-            seen, ops.reshape(kernel, (tall * wide * channels, -1))
-        )
+        return ops.matmul(patches, ops.reshape(kernel, (size, -1)))
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -406,90 +361,14 @@ class TableConv2D(WeightedSum):
         }
 
 
-@keras.saving.register_keras_serializable(package="keras_lenet")
-class EuclideanRBF(keras.layers.Layer):
-    """Squared distances to fixed codes, one for each class.
-
-    Distance `i` is the sum over `j` of `(x[j] - codes[i][j]) ** 2`, small
-    when the input is like the code (https://doi.org/10.1109/5.726791,
-    equation 7). The codes do not learn: if they did, all distances could
-    become small by inputs and codes all being equal.
-
-    Args:
-        codes: Array of shape `(num_classes, size)`.
-        **kwargs: `name` and `dtype`, as for any Keras layer. Inputs and codes
-            are cast to the compute dtype, which must be a float.
-
-    Input shape:
-        `(..., size)`.
-
-    Output shape:
-        `(..., num_classes)`.
-
-    Raises:
-        ValueError: When `codes` or `dtype` is not of the form above, or
-            inputs have another size.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_lenet.original import EuclideanRBF
-    >>> layer = EuclideanRBF([[1, -1], [1, 1]])
-    >>> [float(d) for d in layer(np.array([[1.0, -1.0]]))[0]]
-    [0.0, 4.0]
-    """
-
-    def __init__(self, codes: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.codes = np.asarray(codes, "float64")
-        if (
-            self.codes.ndim != 2
-            or 0 in self.codes.shape
-            or not np.isfinite(self.codes).all()
-        ):
-            raise ValueError(
-                "`codes` must be finite, of shape (num_classes, size). "
-                f"Received: codes={codes!r}"
-            )
-        if not keras.backend.is_float_dtype(self.compute_dtype):
-            raise ValueError(
-                "`dtype` must compute in a float dtype, or codes would be "
-                f"truncated. Received: dtype={self.compute_dtype!r}"
-            )
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        if input_shape[-1] != self.codes.shape[1]:
-            raise ValueError(
-                f"`{type(self).__name__}` expects inputs of shape (..., "
-                f"{self.codes.shape[1]}), as long as the codes. "
-                f"Received: inputs of shape {tuple(input_shape)}"
-            )
-        self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
-
-    def call(self, inputs: Tensor) -> Tensor:
-        # Keras casts floats to the compute dtype, but not integers.
-        inputs = ops.cast(inputs, self.compute_dtype)
-        codes = ops.cast(self.codes, self.compute_dtype)
-        return ops.sum((ops.expand_dims(inputs, -2) - codes) ** 2, axis=-1)
-
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], len(self.codes))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "codes": self.codes.tolist()}
-
-
 def _standardize_table(table: Any) -> int | list[list[int]]:
-    """Returns a table of Python's own integers."""
+    """Returns a table of Python integers."""
     if is_positive_integer(table):
         return int(table)
     if not _is_sequence(table) or not all(map(_is_table_row, table)):
         raise ValueError(
-            "`table` must be a positive integer, or for each map the "
-            "numbers of those that it sees, each once. "
-            f"Received: table={table!r}"
+            "`table` must be a positive integer, or have the indices of input "
+            f"maps for each output map, each once. Received: table={table!r}"
         )
     return [[int(source) for source in sources] for sources in table]
 
@@ -508,7 +387,7 @@ def _is_table_row(sources: Any) -> bool:
 
 
 def _is_sequence(value: Any) -> bool:
-    """Returns whether a value has elements, of which there are some."""
+    """Returns whether a value is a non-empty sequence or array."""
     is_array = isinstance(value, np.ndarray) and value.ndim > 0
     return (is_array or isinstance(value, Sequence)) and len(value) > 0
 
@@ -517,7 +396,7 @@ def _standardize_kernel_size(kernel_size: Any) -> tuple[int, int]:
     sizes = kernel_size if _is_sequence(kernel_size) else [kernel_size] * 2
     if len(sizes) != 2 or not all(map(is_positive_integer, sizes)):
         raise ValueError(
-            "`kernel_size` must be a positive integer or a tuple of 2. "
+            "`kernel_size` must be a positive integer or a tuple of two. "
             f"Received: kernel_size={kernel_size!r}"
         )
     return int(sizes[0]), int(sizes[1])
@@ -527,7 +406,7 @@ def _channels(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int:
     if len(shape) != 4 or shape[-1] is None:
         raise ValueError(
             f"`{type(layer).__name__}` expects images of shape (batch, "
-            "height, width, channels), the channels known. "
+            "height, width, channels) with a known number of channels. "
             f"Received: inputs of shape {tuple(shape)}"
         )
     return shape[-1]

@@ -12,13 +12,13 @@ from keras_lenet.types import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
 class DistanceLoss(keras.losses.Loss):
-    """The loss of the 1998 paper, on what `OriginalLeNet5` returns.
+    """Computes the loss of the 1998 paper from `OriginalLeNet5`'s output.
 
-    Without `rubbish` it is the distance to the code of the right class
-    (https://doi.org/10.1109/5.726791, equation 8). With it, all classes
-    compete, and so does one of rubbish whose distance is always `rubbish`
-    (equation 9, where it is called j): the loss is the distance to the right
-    code plus `log(exp(-rubbish) + sum(exp(-distances)))`.
+    Without `rubbish`, the loss is the distance to the code of the right class
+    (https://doi.org/10.1109/5.726791, equation 8). With `rubbish`, called j in
+    the paper, all classes compete with each other and with a rubbish class
+    whose distance is constant (equation 9): the loss is the distance to the
+    right code plus `log(exp(-rubbish) + sum(exp(-distances)))`.
 
     Args:
         rubbish: Number above 0, or `None`. Defaults to `None`.
@@ -27,11 +27,11 @@ class DistanceLoss(keras.losses.Loss):
     Call arguments:
         y_true: Integers of shape `(batch,)` or `(batch, 1)`. For a map of
             outputs `(batch, height, width)` or `(batch, height, width, 1)`.
-        y_pred: Floats of shape `(batch, num_classes)`: distances, negative.
-            For a map of outputs `(batch, height, width, num_classes)`.
+        y_pred: Floats of shape `(batch, num_classes)`: negative distances. For
+            a map of outputs `(batch, height, width, num_classes)`.
 
     Raises:
-        ValueError: When `rubbish` or a shape is not of the form above.
+        ValueError: If `rubbish` is not above 0, or the shapes do not match.
 
     Example:
 
@@ -67,7 +67,7 @@ class DistanceLoss(keras.losses.Loss):
         loss = -ops.sum(one_hot_labels(y_true, y_pred) * y_pred, axis=-1)
         if self.rubbish is None:
             return loss
-        # exp(-distance) underflows.
+        # `exp(-distance)` underflows, so compute with logarithms.
         others = ops.logsumexp(y_pred, axis=-1)
         return loss + ops.logaddexp(
             others, -ops.ones_like(others) * self.rubbish
@@ -76,12 +76,12 @@ class DistanceLoss(keras.losses.Loss):
     def second_derivatives(
         self, y_true: Tensor, features: Tensor, codes: Any
     ) -> Tensor:
-        """Returns the second derivatives of the loss by the features.
+        """Returns the loss's second derivatives with respect to the features.
 
         Args:
-            y_true: Integers of shape `(..., )`.
-            features: Tensor of shape `(..., size)`, what the distances to
-                `codes` are taken of.
+            y_true: Integers of shape `(...,)`.
+            features: Tensor of shape `(..., size)`, the inputs of
+                `EuclideanRBF`.
             codes: Array of shape `(num_classes, size)`.
 
         Returns:
@@ -90,17 +90,17 @@ class DistanceLoss(keras.losses.Loss):
         if self.rubbish is None:
             return 2 * ops.ones_like(features)
         codes = ops.convert_to_tensor(codes, features.dtype)
-        apart = ops.expand_dims(features, -2) - codes
-        scores = -ops.sum(apart**2, axis=-1, keepdims=True)
+        differences = ops.expand_dims(features, -2) - codes
+        scores = -ops.sum(differences**2, axis=-1, keepdims=True)
         rubbish = -self.rubbish * ops.ones_like(scores[..., :1, :])
-        shares = ops.softmax(ops.concatenate([scores, rubbish], -2), axis=-2)
-        shares = shares[..., :-1, :]
-        # The distances' own, 2, as far as it is no rubbish, and how gradients
-        # differ between classes.
-        slopes = 2 * apart
-        mean = ops.sum(shares * slopes, axis=-2)
-        spread = ops.sum(shares * slopes**2, axis=-2) - mean**2
-        return 2 * (1 - ops.sum(shares, axis=-2)) + spread
+        scores = ops.concatenate([scores, rubbish], axis=-2)
+        probabilities = ops.softmax(scores, axis=-2)[..., :-1, :]
+        # Add the second derivative of the distance, 2, times the probability of
+        # rubbish, and the variance of the distances' gradients.
+        slopes = 2 * differences
+        mean = ops.sum(probabilities * slopes, axis=-2)
+        variance = ops.sum(probabilities * slopes**2, axis=-2) - mean**2
+        return 2 * (1 - ops.sum(probabilities, axis=-2)) + variance
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rubbish": self.rubbish}

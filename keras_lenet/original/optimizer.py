@@ -11,24 +11,23 @@ from keras_lenet.types import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_lenet")
 class LevenbergMarquardt(keras.optimizers.Optimizer):
-    """Gradient descent with a rate of its own for each parameter.
+    """Gradient descent with a separate learning rate for each parameter.
 
-    Each parameter moves by its gradient times
-    `learning_rate / (mu + curvature)`, where the curvature is an estimate of
-    the second derivative of the loss (https://doi.org/10.1109/5.726791,
-    appendix C). `keras_lenet.CurvatureEstimation` is the callback that
-    estimates it; before it has, curvatures are 1.
+    The learning rate of a parameter is `learning_rate / (mu + curvature)`. Its
+    curvature is an estimate of the loss's second derivative
+    (https://doi.org/10.1109/5.726791, appendix C). Curvatures are 1 until the
+    callback `keras_lenet.CurvatureEstimation` estimates them.
 
     Args:
         learning_rate: Number or schedule, the paper's global rate. Defaults
-            to `0.0005`, the paper's for the first two passes.
-        mu: Number above 0. It keeps rates from becoming too large where the
-            curvature is small. Defaults to `0.02`.
+            to `0.0005`, the paper's rate in the first two epochs.
+        mu: Number above 0. It limits the learning rates of parameters with a
+            small curvature. Defaults to `0.02`.
         name: String. The name of the optimizer.
         **kwargs: As for any Keras optimizer.
 
     Raises:
-        ValueError: When `mu` is not above 0.
+        ValueError: If `mu` is not above 0.
 
     Example:
 

@@ -10,25 +10,28 @@ from keras_lenet.validation.arguments import check_positive_integer
 
 
 def paper(steps: int, batch_size: int = 1) -> dict[str, Any]:
-    """Returns what to compile an `OriginalLeNet5` with, as the 1998 paper says.
+    """Returns arguments to compile an `OriginalLeNet5` as in the 1998 paper.
 
-    Stochastic diagonal Levenberg-Marquardt, one image at a time, whose rate
-    changes four times in 20 passes (https://doi.org/10.1109/5.726791, appendix
-    C), and the loss of equation 9. The paper's rates are divided by 5, those of
-    the first two passes by 50, without which networks saturate, and its
-    constant j is 7; these were chosen on images held out of MNIST's training
-    set. It also needs `keras_lenet.CurvatureEstimation`.
+    The optimizer is stochastic diagonal Levenberg-Marquardt, one image per
+    step. Its learning rate changes four times in 20 epochs
+    (https://doi.org/10.1109/5.726791, appendix C). The loss is equation 9.
+
+    The paper's learning rates are divided by 5, in the first two epochs by 50,
+    as networks saturate otherwise. The constant j, which the paper does not
+    give, is 7. These values were chosen on images held out of MNIST's training
+    set. `fit` also needs the callback `keras_lenet.CurvatureEstimation`.
 
     Args:
-        steps: Integer. How many training steps there will be, in all epochs.
-        batch_size: Integer. How many images a step has. As the loss is their
-            mean, rates are multiplied by it. Defaults to `1`, as the paper.
+        steps: Integer. The number of training steps in all epochs.
+        batch_size: Integer. The number of images per step. Learning rates are
+            multiplied by it, as the loss is a mean over images. Defaults to
+            `1`, as in the paper.
 
     Returns:
         Dict with `optimizer`, `loss` and `metrics`, for `compile`.
 
     Raises:
-        ValueError: When an argument is not a positive integer.
+        ValueError: If an argument is not a positive integer.
 
     Example:
 
@@ -48,7 +51,7 @@ def paper(steps: int, batch_size: int = 1) -> dict[str, Any]:
     """
     check_positive_integer("steps", steps)
     check_positive_integer("batch_size", batch_size)
-    boundaries = [steps * passes // 20 for passes in (2, 5, 8, 12)]
+    boundaries = [steps * epochs // 20 for epochs in (2, 5, 8, 12)]
     rates = (0.00001, 0.00004, 0.00002, 0.00001, 0.000002)
     return {
         "optimizer": LevenbergMarquardt(

@@ -36,7 +36,7 @@ def with_random_weights(layer, shape, generator):
     return layer
 
 
-def test_a_full_table_convolves_as_keras_does(generator):
+def test_a_full_table_equals_keras_conv2d(generator):
     images = generator.normal(size=(2, 9, 8, 3)).astype("float32")
     layer = with_random_weights(
         TableConv2D(4, activation="tanh"), images.shape[1:], generator
@@ -51,7 +51,7 @@ def test_a_full_table_convolves_as_keras_does(generator):
     )
 
 
-def test_a_map_sees_those_of_the_table_alone(generator):
+def test_a_map_sees_only_the_maps_in_the_table(generator):
     table = [[2], [0, 1], [3, 0, 2]]
     images = generator.normal(size=(2, 6, 7, 4)).astype("float32")
     layer = with_random_weights(
@@ -70,7 +70,7 @@ def test_a_map_sees_those_of_the_table_alone(generator):
 
 
 @pytest.mark.parametrize("size", [(6, 4), (7, 5)])
-def test_subsampling_weighs_the_sum_of_four(size, generator):
+def test_subsampling_scales_the_sum_of_four_pixels(size, generator):
     images = generator.normal(size=(2, *size, 3)).astype("float32")
     layer = with_random_weights(
         TrainableSubsampling2D(scaled_tanh), (*size, 3), generator
@@ -84,7 +84,7 @@ def test_subsampling_weighs_the_sum_of_four(size, generator):
     )
 
 
-def test_distances_are_squared_and_do_not_learn(generator):
+def test_rbf_returns_squared_distances_and_has_no_weights(generator):
     x, centres = generator.normal(size=(5, 7)), generator.normal(size=(3, 7))
     layer = EuclideanRBF(centres)
     expected = [[((a - c) ** 2).sum() for c in centres] for a in x]
@@ -104,7 +104,7 @@ def test_distances_are_squared_and_do_not_learn(generator):
     ],
     ids=lambda layer: layer.name,
 )
-def test_layers_are_what_their_configuration_says(layer, generator):
+def test_layers_survive_serialization(layer, generator):
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert type(again) is type(layer)
     images = generator.normal(size=(1, 6, 6, 2)).astype("float32")
@@ -124,7 +124,7 @@ def test_layers_are_what_their_configuration_says(layer, generator):
         (lambda: TableConv2D(2, kernel_size=0), "`kernel_size` must be"),
         (
             lambda: TableConv2D([[3]])(np.ones((1, 9, 9, 3))),
-            "`table` must name maps from 0 to 2",
+            "`table` must have indices from 0 to 2",
         ),
         (lambda: TableConv2D(2)(np.ones((1, 9, 4, 1))), "at least 5x5"),
         (lambda: TableConv2D(2)(np.ones((9, 9, 1))), "expects images of shape"),
@@ -133,7 +133,10 @@ def test_layers_are_what_their_configuration_says(layer, generator):
             "expects images of shape",
         ),
         (lambda: EuclideanRBF([1.0, 2.0]), "`codes` must be finite"),
-        (lambda: EuclideanRBF([[1.0]])(np.ones((2, 3))), "as long as"),
+        (
+            lambda: EuclideanRBF([[1.0]])(np.ones((2, 3))),
+            "the size of the codes",
+        ),
         (lambda: OriginalLeNet5(11), "`num_classes` must be from 1 to 10"),
         (lambda: OriginalLeNet5(0), "`num_classes` must be from 1 to 10"),
         (lambda: OriginalLeNet5(input_shape=28), "`input_shape` must"),
@@ -149,12 +152,12 @@ def test_layers_are_what_their_configuration_says(layer, generator):
         (lambda: DistanceLoss(rubbish=0), "`rubbish` must be a number above 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, match):
+def test_invalid_arguments_and_inputs_raise(make, match):
     with pytest.raises(ValueError, match=match):
         make()
 
 
-def test_weights_and_connections_are_as_many_as_the_paper_counts():
+def test_weights_and_connections_match_the_papers_counts():
     model = OriginalLeNet5()
     assert model.count_params() == 60_000
     found = {}
@@ -164,7 +167,7 @@ def test_weights_and_connections_are_as_many_as_the_paper_counts():
             found["rbf"] = (0, layer.codes.size)
         elif layer.weights:
             weights = layer.count_params()
-            # A weight of a subsampling connects four pixels.
+            # A subsampling coefficient connects four pixels, plus a bias.
             per_place = 5 * shape[-1] if layer.name in ("s2", "s4") else weights
             found[layer.name] = (weights, shape[1] * shape[2] * per_place)
     assert found == {
@@ -180,7 +183,7 @@ def test_weights_and_connections_are_as_many_as_the_paper_counts():
 
 
 @once
-def test_codes_and_table_are_the_papers():
+def test_codes_and_table_match_the_paper():
     bits = codes().reshape(10, 12, 7)
     drawn = "\n".join(
         "".join("#" if pixel > 0 else "." for pixel in row)
@@ -190,7 +193,8 @@ def test_codes_and_table_are_the_papers():
     assert hashlib.sha256(drawn.encode()).hexdigest() == (
         "657773aa7a78dd3fa682a9c772995c53948bca1691e6410f2ba9b26f3663051e"
     )
-    # Six times three neighbours, six times four, three of two pairs, all.
+    # Table I: six rows of three neighbours, six of four, three of two pairs,
+    # and one of all maps.
     rings = [
         tuple(sorted((first + step) % 6 for step in range(count)))
         for count in (3, 4)
@@ -204,7 +208,7 @@ def test_codes_and_table_are_the_papers():
     assert TABLE[15] == tuple(range(6))
 
 
-def test_the_network_calculates_what_the_paper_says(generator):
+def test_the_network_equals_a_numpy_version_of_the_paper(generator):
     model = OriginalLeNet5()
     for layer in model.layers:
         layer.set_weights(
@@ -270,7 +274,7 @@ def test_the_smallest_distance_wins(generator):
 
 
 @pytest.mark.parametrize("rubbish", [None, 0.5, 30.0])
-def test_the_loss_is_that_of_the_equations(rubbish, generator):
+def test_the_loss_equals_the_equations(rubbish, generator):
     distances = generator.uniform(0, 40, (8, 10))
     labels = generator.integers(0, 10, 8)
     right = distances[range(8), labels]
@@ -287,7 +291,7 @@ def test_the_loss_is_that_of_the_equations(rubbish, generator):
 
 @pytest.mark.parametrize("rubbish", [None, 30.0])
 @pytest.mark.parametrize("shape", [(4, 2, 3), (4, 2, 3, 1), (4, 6)])
-def test_the_loss_of_a_map_of_outputs_is_that_of_all_its_places(
+def test_the_loss_of_an_output_map_equals_that_of_its_positions(
     shape, rubbish, generator
 ):
     places = shape[:3]
@@ -304,7 +308,7 @@ def test_the_loss_of_a_map_of_outputs_is_that_of_all_its_places(
     assert tuple(losses.shape) == places
 
 
-def test_a_network_for_wide_images_is_trained_with_a_label_for_each_window(
+def test_a_network_for_wide_images_takes_a_label_for_each_window(
     generator,
 ):
     model = OriginalLeNet5(input_shape=(32, 40, 1), include_preprocessing=False)
@@ -319,13 +323,13 @@ def test_a_network_for_wide_images_is_trained_with_a_label_for_each_window(
 
 
 @pytest.mark.parametrize("fan_in", [0, -1, 2.5, [3, 0], [[1]], True, "9", None])
-def test_a_number_of_inputs_that_makes_no_sense_is_refused(fan_in):
+def test_an_invalid_fan_in_raises(fan_in):
     with pytest.raises(ValueError, match=r"`fan_in` must .*Received: fan_in="):
         UniformByFanIn(fan_in)
 
 
 @pytest.mark.parametrize("fan_in", [9, [9, 4], (9, 4), np.array([9, 4])])
-def test_weights_at_the_start_are_within_the_root_of_the_inputs(fan_in):
+def test_initial_weights_fill_the_range_of_the_fan_in(fan_in):
     initializer = UniformByFanIn(fan_in, seed=3)
     weights = to_numpy(initializer((500, 2)))
     assert weights.dtype == "float32"
@@ -337,18 +341,18 @@ def test_weights_at_the_start_are_within_the_root_of_the_inputs(fan_in):
     np.testing.assert_array_equal(to_numpy(again((500, 2))), weights)
 
 
-def test_no_distance_is_too_large_for_the_loss():
+def test_large_distances_do_not_overflow_the_loss():
     distances = np.full((1, 10), 600.0, "float32")
     loss = to_numpy(DistanceLoss(rubbish=500.0)(np.array([3]), -distances))
     np.testing.assert_allclose(loss, 600 - 500, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rubbish", [None, 20.0])
-def test_second_derivatives_of_the_loss_are_what_differences_give(
+def test_second_derivatives_of_the_loss_equal_finite_differences(
     rubbish, generator
 ):
     features = generator.uniform(-1.5, 1.5, (4, 84)).astype("float64")
-    # Near two codes at once.
+    # Place one sample near two codes.
     features[0] = codes()[6] * 0.6 + codes()[8] * 0.4
     labels = np.array([6, 1, 2, 3])
 
@@ -378,7 +382,7 @@ def test_second_derivatives_of_the_loss_are_what_differences_give(
         np.testing.assert_allclose(found[sample, unit], expected, atol=2e-3)
 
 
-def test_a_wider_image_gives_the_output_of_every_window(generator):
+def test_a_wider_image_returns_the_output_of_every_window(generator):
     model = OriginalLeNet5(input_shape=(32, 32, 1), include_preprocessing=False)
     wide = adapt(model, input_shape=(36, 64, 1))
     assert wide.output_shape == (None, 2, 9, 10)
@@ -402,7 +406,7 @@ def test_a_wider_image_gives_the_output_of_every_window(generator):
         {"dtype": "mixed_bfloat16", "name": "mine", "trainable": False},
     ],
 )
-def test_a_saved_model_is_the_same(arguments, tmp_path, generator):
+def test_a_loaded_model_predicts_the_same(arguments, tmp_path, generator):
     model = OriginalLeNet5(**arguments)
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
@@ -423,7 +427,7 @@ def test_a_saved_model_is_the_same(arguments, tmp_path, generator):
         )
 
 
-def test_a_preset_of_another_class_is_refused(tmp_path):
+def test_a_preset_of_another_class_raises(tmp_path):
     OriginalLeNet5().save_to_preset(tmp_path / "preset")
     with pytest.raises(ValueError, match="must be one of a LeNet5"):
         LeNet5.from_preset(tmp_path / "preset")
@@ -431,7 +435,7 @@ def test_a_preset_of_another_class_is_refused(tmp_path):
         OriginalLeNet5.from_preset("digits")
 
 
-def test_it_learns_with_the_callbacks_of_the_package(digits):
+def test_the_model_learns_with_held_out_evaluation(digits):
     (x_train, y_train), (x_test, y_test) = digits
     keras.utils.set_random_seed(1)
     model = OriginalLeNet5(input_shape=x_train.shape[1:])
@@ -449,13 +453,13 @@ def test_it_learns_with_the_callbacks_of_the_package(digits):
 
 
 class StepByStep(OriginalLeNet5):
-    # What a subclass trains by, Keras calls itself.
+    # Keras' own loop runs the steps of a subclass.
     def train_step(self, *arguments):
         return super().train_step(*arguments)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras' own steps run there")
-def test_steps_in_one_program_are_those_of_keras(generator):
+def test_compiled_steps_equal_keras_steps(generator):
     images = generator.integers(0, 256, (12, 28, 28, 1)).astype("uint8")
     labels = generator.integers(0, 10, 12)
     weights = []

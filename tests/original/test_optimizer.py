@@ -31,7 +31,7 @@ def a_chain(codes, *layers):
     return model
 
 
-def test_the_curvature_of_two_layers_is_that_of_the_equations(generator):
+def test_the_curvature_of_two_layers_equals_the_equations(generator):
     codes = generator.normal(size=(2, 4))
     model = a_chain(
         codes,
@@ -41,7 +41,7 @@ def test_the_curvature_of_two_layers_is_that_of_the_equations(generator):
     x = generator.normal(size=(6, 3)).astype("float32")
     w1, b1, w2, b2 = model.get_weights()
     found = diagonal_curvature(model, x, np.zeros(6, int))
-    # One sample and unit after the other, as in appendix C.
+    # Sum over samples and units, as in appendix C.
     expected = [np.zeros_like(w) for w in (w1, b1, w2, b2)]
 
     def slope(a):
@@ -60,7 +60,7 @@ def test_the_curvature_of_two_layers_is_that_of_the_equations(generator):
         np.testing.assert_allclose(to_numpy(one), other, rtol=1e-3)
 
 
-def test_shared_weights_have_the_sum_of_their_connections(generator):
+def test_shared_weights_sum_the_curvature_of_their_connections(generator):
     images = generator.integers(0, 256, (4, 28, 28, 1)).astype("uint8")
     model = OriginalLeNet5()
     model.compile("sgd", DistanceLoss(rubbish=20.0))
@@ -75,8 +75,8 @@ def test_shared_weights_have_the_sum_of_their_connections(generator):
         curvature = found[variable.path]
         assert curvature.shape == tuple(variable.shape)
         assert np.isfinite(curvature).all() and (curvature > 0).all()
-    # A bias is the weight of an input that is 1, and those of C3 see 100
-    # places: where the input is -0.1 all over, weights have a hundredth.
+    # A bias is the weight of an input of 1. Where all inputs are -0.1, the
+    # curvature of the weights is 0.1 ** 2 times that of the bias.
     paper = np.zeros((4, 28, 28, 1), "uint8")
     c1 = diagonal_curvature(model, paper, np.arange(4))[:2]
     kernel, bias = map(to_numpy, c1)
@@ -85,7 +85,7 @@ def test_shared_weights_have_the_sum_of_their_connections(generator):
     )
 
 
-def test_layers_without_bias_have_the_curvature_of_those_with_a_bias_of_0(
+def test_layers_without_bias_have_the_same_curvature_as_with_a_bias_of_0(
     generator,
 ):
     codes = generator.normal(size=(2, 4))
@@ -107,7 +107,7 @@ def test_layers_without_bias_have_the_curvature_of_those_with_a_bias_of_0(
         np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-5)
 
 
-def test_penalties_on_weights_have_a_curvature(generator):
+def test_l2_penalties_add_to_the_curvature(generator):
     codes = generator.normal(size=(2, 4))
     x = generator.normal(size=(6, 3)).astype("float32")
 
@@ -126,7 +126,7 @@ def test_penalties_on_weights_have_a_curvature(generator):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-def test_frozen_layers_have_no_curvature(generator):
+def test_frozen_layers_are_left_out(generator):
     codes = generator.normal(size=(2, 4))
     x = generator.normal(size=(6, 3)).astype("float32")
     first = keras.layers.Dense(5, activation="tanh")
@@ -139,7 +139,7 @@ def test_frozen_layers_have_no_curvature(generator):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float64"])
-def test_curvature_is_the_same_for_integers(dtype, generator):
+def test_curvature_does_not_depend_on_the_input_dtype(dtype, generator):
     x = generator.integers(0, 256, (6, 3))
     model = a_chain(generator.normal(size=(2, 4)), keras.layers.Dense(4))
     for one, other in zip(
@@ -151,7 +151,7 @@ def test_curvature_is_the_same_for_integers(dtype, generator):
 
 
 @pytest.mark.parametrize("rubbish", [None, 20.0])
-def test_the_curvature_of_a_map_of_outputs_is_the_mean_of_its_places(
+def test_the_curvature_of_an_output_map_is_the_mean_over_its_positions(
     rubbish, generator
 ):
     model = OriginalLeNet5(input_shape=(32, 32, 1), include_preprocessing=False)
@@ -203,7 +203,7 @@ def with_lora(codes):
             lambda codes: a_chain(
                 codes, keras.layers.Dense(3, activity_regularizer="l2")
             ),
-            "L1 or L2 regularizers of weights alone",
+            "no regularizers but L1 and L2 on weights",
         ),
         (
             lambda codes: a_chain(
@@ -212,13 +212,11 @@ def with_lora(codes):
                     3, kernel_regularizer="orthogonal_regularizer"
                 ),
             ),
-            "L1 or L2 regularizers of weights alone",
+            "no regularizers but L1 and L2 on weights",
         ),
     ],
 )
-def test_networks_without_a_diagonal_of_this_kind_are_refused(
-    make, match, generator
-):
+def test_unsupported_networks_raise(make, match, generator):
     model = make(generator.normal(size=(2, 3)))
     model.compile("sgd", DistanceLoss())
     x = generator.normal(size=(4, 3)).astype("float32")
@@ -227,14 +225,16 @@ def test_networks_without_a_diagonal_of_this_kind_are_refused(
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
-def test_curvature_of_what_is_no_mean_is_refused(reduction, generator):
+def test_a_loss_that_is_not_a_mean_raises(reduction, generator):
     model = a_chain(generator.normal(size=(2, 3)), keras.layers.Dense(3))
     model.compile("sgd", DistanceLoss(reduction=reduction))
-    with pytest.raises(ValueError, match=f"takes the mean.*'{reduction}'"):
+    with pytest.raises(
+        ValueError, match=f"the mean of a `DistanceLoss`.*'{reduction}'"
+    ):
         diagonal_curvature(model, np.ones((4, 3)), np.zeros(4, int))
 
 
-def test_a_step_divides_by_the_curvature(generator):
+def test_a_step_divides_the_gradient_by_the_curvature(generator):
     weight = keras.Variable(generator.normal(size=3).astype("float32"))
     before = to_numpy(weight)
     optimizer = LevenbergMarquardt(0.1, mu=0.5)
@@ -253,14 +253,14 @@ def test_a_step_divides_by_the_curvature(generator):
 
 
 @on_default_backend
-def test_curvature_is_estimated_before_each_pass(generator):
+def test_curvature_is_estimated_before_each_epoch(generator):
     images = generator.integers(0, 256, (20, 28, 28, 1)).astype("uint8")
     labels = generator.integers(0, 10, 20)
     steps = []
 
     class Noted(CurvatureEstimation):
         def on_interval(self, step, epoch):
-            super().look(step, epoch)
+            super().on_interval(step, epoch)
             steps.append(step)
             found = diagonal_curvature(self.model, images, labels)
             for curvature, expected in zip(
@@ -287,19 +287,19 @@ def test_curvature_is_estimated_before_each_pass(generator):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"sample_size": 4}, "`sample_size` be from 1"),
-        ({"sample_size": 0}, "`sample_size` be from 1"),
-        ({"sample_size": 2, "y": np.arange(2)}, "have as many samples"),
+        ({"sample_size": 4}, "`sample_size` must be from 1"),
+        ({"sample_size": 0}, "`sample_size` must be from 1"),
+        ({"sample_size": 2, "y": np.arange(2)}, "have the same length"),
         ({"sample_size": 2, "freq": 0}, "`freq` must be a positive"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments, match):
+def test_invalid_arguments_raise(arguments, match):
     data = {"x": np.zeros((3, 28, 28, 1), "uint8"), "y": np.arange(3)}
     with pytest.raises(ValueError, match=match):
         CurvatureEstimation(**{**data, **arguments})
 
 
-def test_what_has_no_curvature_is_refused(generator):
+def test_a_wrong_optimizer_loss_or_layer_raises(generator):
     images, labels = np.zeros((3, 28, 28, 1), "uint8"), np.arange(3)
     callback = CurvatureEstimation(images, labels, sample_size=3)
     model = OriginalLeNet5()
@@ -307,7 +307,9 @@ def test_what_has_no_curvature_is_refused(generator):
     with pytest.raises(ValueError, match="compiled with `LevenbergMarquardt`"):
         model.fit(images, labels, verbose=0, callbacks=[callback])
     model.compile(LevenbergMarquardt(), "mse")
-    with pytest.raises(ValueError, match="compiled with a `DistanceLoss`"):
+    with pytest.raises(
+        ValueError, match="compiled with the mean of a `DistanceLoss`"
+    ):
         diagonal_curvature(model, images, labels)
     codes = generator.normal(size=(2, 3))
     other = a_chain(codes, keras.layers.BatchNormalization())
@@ -318,7 +320,7 @@ def test_what_has_no_curvature_is_refused(generator):
 
 
 @on_default_backend
-def test_the_rates_of_the_first_pass_are_the_papers(mnist_dir):
+def test_the_learning_rates_of_the_first_epoch_match_the_paper(mnist_dir):
     from keras_lenet.datasets import load_data
 
     (images, labels), _ = load_data(mnist_dir / "mnist")
@@ -328,6 +330,6 @@ def test_the_rates_of_the_first_pass_are_the_papers(mnist_dir):
     curvatures = np.concatenate([to_numpy(one).ravel() for one in found])
     rates = 0.0005 / (0.02 + curvatures)
     assert len(rates) == 60_000
-    # But for a few, which differ with the weights at the start.
+    # Allow a few outliers, which depend on the initial weights.
     assert np.mean((rates > 7e-5) & (rates < 0.016)) > 0.995
     assert rates.min() > 5e-5 and rates.max() < 0.022
