@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lenet.cli import options
 from keras_lenet.cli.models import image_size, probabilities, write_figures
 from keras_lenet.datasets import load_data
-from keras_lenet.training import make_writable, shape_text
+from keras_lenet.training.checks import make_writable, shape_text
 from keras_lenet.types import Array
 from keras_lenet.validation.images import check_images_and_labels
 

@@ -9,7 +9,7 @@ from typing import Any
 from keras_lenet.cli import options
 from keras_lenet.cli.models import image_size, probabilities, write_figures
 from keras_lenet.pretrained import PRESETS
-from keras_lenet.training import make_writable
+from keras_lenet.training.checks import make_writable
 from keras_lenet.types import Array
 
 

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from keras_lenet.cli import options
-from keras_lenet.training import RECIPES, Recipe, train
+from keras_lenet.training import MODEL_NAMES, RECIPES, Recipe, train
 
 
 def add_parser(commands: Any) -> None:
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--model",
-        choices=list(dict.fromkeys(r.model for r in RECIPES.values())),
+        choices=MODEL_NAMES,
         help="LeNet-5 as it is used today, or as in the 1998 paper "
         "(default: the recipe's)",
     )

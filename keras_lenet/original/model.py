@@ -150,21 +150,17 @@ def _hidden_layers(channels: int, policy: Any) -> list[Any]:
     common = {"activation": scaled_tanh, "dtype": policy}
     coefficients = keras.initializers.Constant(0.5)
     connections = [25 * len(sources) for sources in TABLE for _ in sources]
+    layers: list[tuple[str, Any, list[Any], Any]] = [
+        ("c1", TableConv2D, [6], UniformByFanIn(25 * channels)),
+        ("s2", TrainableSubsampling2D, [], coefficients),
+        ("c3", TableConv2D, [TABLE], UniformByFanIn(connections)),
+        ("s4", TrainableSubsampling2D, [], coefficients),
+        ("c5", TableConv2D, [120], UniformByFanIn(25 * 16)),
+        ("f6", keras.layers.Dense, [84], UniformByFanIn(120)),
+    ]
     return [
-        layer(
-            *size,
-            kernel_initializer=initializer,
-            name=name,
-            **common,
-        )
-        for name, layer, size, initializer in (
-            ("c1", TableConv2D, [6], UniformByFanIn(25 * channels)),
-            ("s2", TrainableSubsampling2D, [], coefficients),
-            ("c3", TableConv2D, [TABLE], UniformByFanIn(connections)),
-            ("s4", TrainableSubsampling2D, [], coefficients),
-            ("c5", TableConv2D, [120], UniformByFanIn(25 * 16)),
-            ("f6", keras.layers.Dense, [84], UniformByFanIn(120)),
-        )
+        layer(*size, kernel_initializer=initializer, name=name, **common)
+        for name, layer, size, initializer in layers
     ]
 
 

@@ -404,7 +404,7 @@ def test_the_network_of_the_paper_is_trained_its_own_way(
     assert main(["predict", path, photographs[0][0]]) == 0
     assert "%)" in capsys.readouterr().out
     assert main(["train", "--model", "original", "--recipe", "fast"]) == 2
-    assert "as the paper says" in capsys.readouterr().err
+    assert "must be one for the model 'original'" in capsys.readouterr().err
     assert main(["train", "--start-from", path, *output, "--resume"]) == 2
     assert "`--start-from` must be a LeNet5." in capsys.readouterr().err
 

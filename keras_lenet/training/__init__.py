@@ -1,0 +1,17 @@
+"""Recipes by name, and `train`, which runs a recipe from data to files."""
+
+from keras_lenet.training.registry import MODEL_NAMES, RECIPES, Recipe
+from keras_lenet.training.run import (
+    TrainingInterrupted,
+    TrainingResult,
+    train,
+)
+
+__all__ = [
+    "MODEL_NAMES",
+    "RECIPES",
+    "Recipe",
+    "TrainingInterrupted",
+    "TrainingResult",
+    "train",
+]
