@@ -1,21 +1,24 @@
 import os
+import secrets
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-# Keras and TensorFlow take seconds to start, and the process of pytest that
-# only hands out the tests does without them.
+# Import Keras and NumPy inside functions: the pytest process that only
+# distributes the tests starts seconds faster without them.
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--full", action="store_true", help="inject faults for an hour"
     )
+    parser.addoption("--seed", type=int, help="seed of the fixture `generator`")
 
 
 def pytest_configure(config):
-    """Has the processes share the cores, and what was compiled for a test."""
+    """Lets the test processes share the cores and the compilation caches."""
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     os.environ.update(
@@ -37,29 +40,30 @@ def pytest_runtest_setup(item):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints what was injected and what survived."""
-    lines = [
-        value
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, value in getattr(report, "user_properties", [])
-        if name == "survived" and report.when == "call"
-    ]
-    if lines:
+    """Prints the number of injected and survived faults by family."""
+    injected, survived = Counter(), Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", []):
+                if name == "survived" and report.when == "call":
+                    family, faults, survivals = value
+                    injected[family] += faults
+                    survived[family] += survivals
+    if injected:
         terminalreporter.section("reliability: injected, survived")
-        for family, injected, survived in sorted(lines):
-            terminalreporter.line(f"{injected:6} {survived:6}  {family}")
+    for family, count in sorted(injected.items()):
+        terminalreporter.line(f"{count:6} {survived[family]:6}  {family}")
 
 
 @pytest.fixture
 def full(request):
-    """Returns whether to take the time for many more faults."""
+    """Returns whether to inject many more faults."""
     return request.config.getoption("--full")
 
 
 @pytest.fixture
 def all_survive(record_property):
-    """Counts what was injected and what survived, of which nothing may lack."""
+    """Returns a function that counts faults and asserts that all survive."""
 
     def check(family, outcomes):
         outcomes = list(outcomes)
@@ -70,10 +74,16 @@ def all_survive(record_property):
 
 
 @pytest.fixture
-def generator():
+def generator(request):
+    """Returns a random generator. A failing test's report shows its seed."""
     import numpy as np
 
-    return np.random.default_rng()
+    seed = request.config.getoption("--seed")
+    if seed is None:
+        seed = secrets.randbits(32)
+    # A printed line would appear in the output that `capsys` captures.
+    request.node.add_report_section("setup", "seed", f"--seed {seed}")
+    return np.random.default_rng(seed)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +95,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def mnist_dir():
-    """The folder with MNIST as IDX files in `mnist` and prepared in `tfds`."""
+    """Returns a folder with `mnist` (IDX files) and `tfds` (prepared)."""
     folder = Path(os.environ.get("KERAS_LENET_TEST_DATA", ""))
     if not (folder / "mnist" / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip("KERAS_LENET_TEST_DATA names no folder with MNIST")

@@ -1,4 +1,4 @@
-"""Saving the best model of all runs."""
+"""Saving the best model across runs."""
 
 import difflib
 import json
@@ -8,56 +8,54 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_lenet.callbacks.held_out_evaluation import HeldOutEvaluation
 from keras_lenet.callbacks.isolation import get_values
-from keras_lenet.callbacks.periodic import warn_of_failure
+from keras_lenet.callbacks.periodic import TolerantCallback
 from keras_lenet.callbacks.terminal import print_line, shows_progress_bar
 from keras_lenet.distribution import is_main_process, without_distribution
 from keras_lenet.files.atomic import atomic_write, check_file
 from keras_lenet.files.formats import FileFormatError, parsing
-from keras_lenet.types import Array, Logs
+from keras_lenet.types import Logs
 
 # The entry of the `.keras` file that holds the best value.
 BEST_VALUE = "best_value.json"
 
 
-class BestModelCheckpoint(keras.callbacks.Callback):
-    """Saves the model at the end of every epoch that is the best so far.
+class BestModelCheckpoint(TolerantCallback):
+    """Saves the model at the end of an epoch if it is the best so far.
 
-    Keras' `ModelCheckpoint` writes over the file it replaces, which is lost
-    when the process dies meanwhile, and begins anew after a restart. This one
-    replaces the file atomically, and finds the best value in it again: a file
-    that is there is replaced by a better model only, of whichever training.
-    Delete it to start anew.
+    Keras' `ModelCheckpoint` overwrites the file in place, so a crash while
+    saving loses the best model, and it forgets the best value after a restart.
+    This callback replaces the file atomically and stores the best value in it:
+    only a better model, of any run, replaces an existing file. Delete the file
+    to start again. A model with non-finite weights is never saved.
 
     Args:
-        filepath: Path of the `.keras` file to save to. It is no template: all
-            runs have one file. Braces that belong to its name are doubled,
-            `{{` and `}}`, as in `ModelCheckpoint`.
+        filepath: Path of the `.keras` file. It is not a template: all runs
+            share one file. Double braces that belong to the name, `{{` and
+            `}}`, as in `ModelCheckpoint`.
         monitor: String. The name of the value in the logs. Defaults to
-            `"val_loss"`. `HeldOutEvaluation` earlier in the list gives those
-            of its last evaluation in the epoch. In epochs without the value
-            no model is saved; a warning says so once.
-        mode: `"min"`, `"max"` or `"auto"`. What is better. `"auto"` knows that
-            a loss or error should fall and an accuracy rise. Defaults to
-            `"auto"`.
-        verbose: 0 or 1. Whether to say when a model is saved. Defaults to `0`.
-        strict: Boolean. Whether an error in saving ends the training. By
-            default training goes on, with one warning.
+            `"val_loss"`. A `HeldOutEvaluation` earlier in the list provides
+            the values of its last evaluation in the epoch. In epochs without
+            the value no model is saved, with one warning.
+        mode: `"min"`, `"max"` or `"auto"`. Whether a lower or a higher value
+            is better. `"auto"` minimizes a loss or error and maximizes an
+            accuracy. Defaults to `"auto"`.
+        verbose: 0 or 1. Whether to print a line when a model is saved.
+            Defaults to `0`.
+        strict: Boolean. Whether an error while saving ends the run. By
+            default the run continues, with one warning.
 
     Attributes:
         best: Float. The best value so far, or `None`.
 
     Raises:
-        ValueError: When an argument is not of the form above, or `mode` is
-            `"auto"` and the name says nothing. In `fit`, when the file holds
-            the best by another value, or a model that this callback did not
-            write.
-
-    A model with weights that are not finite is never saved.
+        ValueError: If an argument is invalid, or `mode` is `"auto"` and
+            `monitor` does not end in loss, error or accuracy. In `fit`, if the
+            file holds the best model by another value, or a model that this
+            callback did not write.
 
     Example:
 
@@ -76,26 +74,29 @@ class BestModelCheckpoint(keras.callbacks.Callback):
         verbose: int = 0,
         strict: bool = False,
     ) -> None:
-        super().__init__()
-        self.filepath = Path(_without_fields(filepath))
+        super().__init__(strict)
+        self.filepath = Path(_unescape_braces(filepath))
         check_file(self.filepath, "filepath", ".keras")
         if mode == "auto":
-            mode = _direction(monitor)
+            if monitor.endswith(("loss", "error")):
+                mode = "min"
+            elif monitor.endswith("accuracy"):
+                mode = "max"
         if mode not in ("min", "max"):
             raise ValueError(
-                "`mode` must be 'min', 'max' or, where the name of `monitor` "
-                f"ends in loss, error or accuracy, 'auto'. Received: "
-                f"mode={mode!r} for monitor={monitor!r}"
+                "`mode` must be 'min' or 'max', or 'auto' if `monitor` ends in "
+                f"loss, error or accuracy. Received: mode={mode!r} for "
+                f"monitor={monitor!r}"
             )
         self.monitor = monitor
         self.mode = mode
         self.verbose = verbose
-        self.strict = strict
         self.best: float | None = None
-        self._warned = self._missed = False
+        self._missed = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._warned = self._missed = False
+        super().on_train_begin(logs)
+        self._missed = False
         if not self.filepath.exists():
             self.best = None
             return
@@ -107,12 +108,12 @@ class BestModelCheckpoint(keras.callbacks.Callback):
                         self.filepath,
                         "a model saved by",
                         "BestModelCheckpoint",
-                        "a model without its value of "
-                        f"{self.monitor!r}, saved by something else",
+                        f"a model without its value of {self.monitor!r}, "
+                        "saved by something else",
                         "Give another `filepath`, or move the file away.",
                     )
-                found = json.loads(archive.read(BEST_VALUE))
-            received = found["monitor"], found["mode"]
+                saved = json.loads(archive.read(BEST_VALUE))
+            received = saved["monitor"], saved["mode"]
             if received != (self.monitor, self.mode):
                 raise FileFormatError(
                     self.filepath,
@@ -121,43 +122,36 @@ class BestModelCheckpoint(keras.callbacks.Callback):
                     received,
                     "Give another `filepath`.",
                 )
-            self.best = float(found["best"])
+            self.best = float(saved["best"])
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
-        if self.monitor not in logs:
-            if not self._missed:
-                self._missed = True
-                self._warn_of_missing_value(epoch, logs)
-            return
-        try:
-            self._save_if_better(logs[self.monitor])
-        except Exception as error:
-            if self.strict:
-                raise
-            if not self._warned:
-                self._warned = True
-                warn_of_failure(
-                    f"BestModelCheckpoint failed in epoch {epoch + 1}", error
-                )
+        if self.monitor in logs:
+            self._attempt(
+                f"in epoch {epoch + 1}",
+                self._save_if_better,
+                logs[self.monitor],
+            )
+        elif not self._missed:
+            self._missed = True
+            self._warn_of_missing_value(epoch, logs)
 
     def _save_if_better(self, value: Any) -> None:
         value = float(value)
-        self._check_finite([np.array(value)])
+        self._check_finite(value)
         sign = 1 if self.mode == "min" else -1
         if self.best is not None and not sign * value < sign * self.best:
             return
-        model = self.model
-        self._check_finite(get_values(model.weights))
+        self._check_finite(*get_values(self.model.weights))
         if not is_main_process():
             self.best = value
             return
-        found = {"monitor": self.monitor, "mode": self.mode, "best": value}
+        best = {"monitor": self.monitor, "mode": self.mode, "best": value}
         with atomic_write(self.filepath) as temporary:
             with without_distribution():
-                model.save(temporary)
+                self.model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as archive:
-                archive.writestr(BEST_VALUE, json.dumps(found))
+                archive.writestr(BEST_VALUE, json.dumps(best))
         self.best = value
         if self.verbose:
             print_line(
@@ -165,16 +159,24 @@ class BestModelCheckpoint(keras.callbacks.Callback):
                 shows_progress_bar(self),
             )
 
+    def _check_finite(self, *values: Any) -> None:
+        if not all(np.isfinite(value).all() for value in values):
+            raise FloatingPointError(
+                f"{self.monitor} or a weight is not finite, so "
+                f"{self.filepath} is left unchanged"
+            )
+
     def _warn_of_missing_value(self, epoch: int, logs: Logs) -> None:
         held_out = [
             callback
             for callback in HeldOutEvaluation.of_fit(self.params)
-            if callback.gives(self.monitor)
+            if callback.provides(self.monitor)
         ]
         closest = difflib.get_close_matches(self.monitor, logs, 1)
         validated = any(name.startswith("val_") for name in logs)
         advice = ""
-        if any(callback.comes_later for callback in held_out):
+        # A callback that comes later has not finished the epoch yet.
+        if any(callback.in_epoch for callback in held_out):
             advice = (
                 " `HeldOutEvaluation` must come before `BestModelCheckpoint` "
                 "in `callbacks`."
@@ -196,16 +198,8 @@ class BestModelCheckpoint(keras.callbacks.Callback):
             stacklevel=2,
         )
 
-    def _check_finite(self, values: list[Array]) -> None:
-        if not all(np.isfinite(value).all() for value in values):
-            raise FloatingPointError(
-                f"{self.monitor} or a weight is not finite, so "
-                f"{self.filepath} stays as it is"
-            )
 
-
-def _without_fields(filepath: str | os.PathLike[str]) -> str:
-    """Returns a path with its doubled braces made single."""
+def _unescape_braces(filepath: str | os.PathLike[str]) -> str:
     try:
         return os.fspath(filepath).format()
     except (LookupError, ValueError) as error:
@@ -215,9 +209,3 @@ def _without_fields(filepath: str | os.PathLike[str]) -> str:
             "Use `keras.callbacks.ModelCheckpoint` for a file for each epoch. "
             "Double braces that belong to the name: '{{' and '}}'."
         ) from error
-
-
-def _direction(monitor: str) -> str:
-    if monitor.endswith(("loss", "error")):
-        return "min"
-    return "max" if monitor.endswith("accuracy") else "auto"

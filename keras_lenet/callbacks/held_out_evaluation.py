@@ -9,7 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lenet.callbacks.data import is_dataset, to_array, to_iterable
+from keras_lenet.callbacks.data import (
+    length,
+    standardize_held_out,
+    to_array,
+    to_iterable,
+)
 from keras_lenet.callbacks.isolation import (
     get_values,
     preserve_training_state,
@@ -27,66 +32,62 @@ from keras_lenet.validation.batches import check_targets
 class HeldOutEvaluation(PeriodicCallback):
     """Evaluates on held-out data every few training steps, inside `fit`.
 
-    To evaluate a model in the middle of an epoch by `model.evaluate` resets
-    the training metrics that `fit` is averaging, and on PyTorch changes the
-    random state and the mode of the layers. This callback puts everything
-    back: weights, training metrics, random state and history of a run are
-    those of the same run without it.
+    Calling `model.evaluate` in the middle of an epoch resets the training
+    metrics that `fit` averages, and on PyTorch changes the random state and
+    the layers' mode. This callback restores everything: the weights, training
+    metrics, random state and history equal those of a run without it.
 
-    At the end of every epoch in which there was an evaluation, the results of
-    the last one reach `History` and the callbacks that follow in the list,
-    under names that start with `val_`, so that
-    `EarlyStopping(monitor="val_loss")` and `ModelCheckpoint` can use them. As
-    with Keras' `validation_freq`, the names are missing in other epochs. Where
-    `fit` has `validation_data` of its own, its results keep those names.
+    At the end of every epoch with an evaluation, the last results are added to
+    `History` and to the logs of the callbacks that follow in the list, under
+    names that start with `val_`, so that `EarlyStopping(monitor="val_loss")`
+    and `ModelCheckpoint` can use them. As with Keras' `validation_freq`, the
+    names are missing in other epochs. If `fit` has `validation_data`, its
+    results keep these names.
 
-    `LeNet5.fit` makes several steps in one execution where that divides
-    `freq`. Where you compile with `steps_per_execution=k` yourself, the model
-    can only be reached every `k` steps, so an evaluation comes at the first
-    of those steps at or after every multiple of `freq`, and is recorded with
-    the step at which it was made.
+    `LeNet5.fit` makes several steps in one execution if that divides `freq`.
+    If you compile with `steps_per_execution=k` yourself, callbacks reach the
+    model only every `k` steps. An evaluation then runs at the first of these
+    steps at or after a multiple of `freq`, and `history` has that step.
 
     Args:
-        data: What to evaluate on: a tuple `(x, y)` or `(x, y, sample_weight)`
-            of arrays, or a list of them, as for `validation_data` of `fit`; a
-            dataset that yields batches, e.g. a `tf.data.Dataset`, a
+        data: The data to evaluate on: a tuple or list `(x, y)` or
+            `(x, y, sample_weight)` of arrays, as for `validation_data` of
+            `fit`; a dataset that yields batches, e.g. a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a PyTorch `DataLoader`, a Grain dataset,
             or a list of `(x, y)` tuples; or a dict of names to any of these.
-        freq: Integer or `"epoch"`. How many training steps lie between two
+        freq: Integer or `"epoch"`. The number of training steps between two
             evaluations. Defaults to `100`.
-        sample_size: Integer. How many samples to evaluate on, drawn anew for
-            every evaluation; only for arrays. By default all.
-        seed: Integer. With the step it decides what is drawn. By default it
-            is taken from the operating system.
-        batch_size: Integer. How many samples of arrays to evaluate at a time.
-            Defaults to `500`.
-        at_start: Boolean. Whether to evaluate once before the first step too.
+        sample_size: Integer. The number of samples to evaluate on, drawn again
+            for every evaluation; only for arrays. Defaults to all samples.
+        seed: Integer. With the step, it determines the samples. By default it
+            comes from the operating system.
+        batch_size: Integer. The batch size for arrays. Defaults to `500`.
+        at_start: Boolean. Whether to evaluate before the first step too.
             Defaults to `False`.
-        at_end: Boolean. Whether to evaluate once after the last step, if that
-            is not done anyway. Defaults to `False`.
-        filename: Path of a CSV file that gets a line at every evaluation, and
-            replaces that of an earlier training. By default none is written.
+        at_end: Boolean. Whether to evaluate after the last step too, if it is
+            not due anyway. Defaults to `False`.
+        filename: Path of a CSV file that gets a line at every evaluation and
+            replaces an earlier run's. By default no file is written.
         verbose: 0 or 1. Whether to print a line at every evaluation. Defaults
             to `0`.
-        strict: Boolean. Whether an error in an evaluation ends the training.
-            By default training goes on, with one warning.
+        strict: Boolean. Whether an error in an evaluation ends the run. By
+            default the run continues, with one warning.
 
     Attributes:
         history: Dict of lists with one entry for each evaluation of the last
-            training: `"step"`, how many training steps came before; the
-            metrics of training by their names, averaged over the steps since
-            the evaluation before (NaN where there were none); and those of
-            the held-out data as `"val_" + name`, or
-            `"val_" + set + "_" + name` where `data` is a dict.
+            run: `"step"`, the number of training steps so far; the training
+            metrics by their names, averaged over the steps since the previous
+            evaluation (NaN if there were none); and the held-out metrics as
+            `"val_" + name`, or `"val_" + set + "_" + name` if `data` is a
+            dict.
 
     Raises:
-        ValueError: When an argument is not of the form above, arrays differ
-            in length or are empty, or there are fewer than `sample_size`
-            samples.
+        ValueError: If an argument is invalid, arrays differ in length or are
+            empty, or there are fewer than `sample_size` samples.
 
-    Metrics of several batches and of the steps between two evaluations are
-    calculated from sums of the metrics' variables, which is right for metrics
-    that add up over samples, as those of Keras do.
+    Metrics over several batches, and over the steps between two evaluations,
+    are computed from sums of the metrics' variables. This is correct for
+    metrics that add up over samples, like those of Keras.
 
     Example:
 
@@ -122,12 +123,9 @@ class HeldOutEvaluation(PeriodicCallback):
         strict: bool = False,
     ) -> None:
         super().__init__(freq, strict)
-        for name, value in (
-            ("sample_size", sample_size),
-            ("batch_size", batch_size),
-        ):
-            if value is not None:
-                check_positive_integer(name, value)
+        if sample_size is not None:
+            check_positive_integer("sample_size", sample_size)
+        check_positive_integer("batch_size", batch_size)
         if seed is not None and not (
             isinstance(seed, (int, np.integer))
             and not isinstance(seed, bool)
@@ -141,15 +139,9 @@ class HeldOutEvaluation(PeriodicCallback):
             check_file(Path(filename), "filename")
         if isinstance(data, Mapping) and not data:
             raise ValueError("`data` must not be empty. Received: data={}")
-        sets = data if isinstance(data, Mapping) else {"": data}
-        sets = {name: _as_keras_takes_it(value) for name, value in sets.items()}
-        for name, value in sets.items():
-            _check_held_out(f"data[{name!r}]" if name else "data", value)
-            if sample_size is not None:
-                _check_sample_size(sample_size, value)
         self.data = data
         self.sample_size = sample_size
-        # Not from the global generator, which belongs to the training.
+        # The global generators belong to the run, so take a seed elsewhere.
         self.seed: Any = np.random.SeedSequence(seed).entropy
         self.batch_size = batch_size
         self.at_start = at_start
@@ -157,35 +149,29 @@ class HeldOutEvaluation(PeriodicCallback):
         self.filename = filename
         self.verbose = verbose
         self.history: dict[str, list[Any]] = {}
-        self._sets = {
-            f"val_{name}_" if name else "val_": (
-                keras.tree.map_structure(to_array, value)
-                if isinstance(value, tuple)
-                else value
+        # True until this callback's `on_epoch_end` has filled the logs.
+        self.in_epoch = False
+        self._sets: dict[str, Any] = {}
+        sets = data if isinstance(data, Mapping) else {"": data}
+        for name, value in sets.items():
+            value = standardize_held_out(
+                f"data[{name!r}]" if name else "data", value
             )
-            for name, value in sets.items()
-        }
-        self._in_epoch = False
+            if sample_size is not None:
+                _check_sample_size(sample_size, value)
+            self._sets[f"val_{name}_" if name else "val_"] = value
 
-    def gives(self, name: str) -> bool:
-        """Returns whether a value of the logs is from this evaluation."""
+    def provides(self, name: str) -> bool:
+        """Returns whether `name` in the logs is a value of this callback."""
         return name.startswith(tuple(self._sets))
-
-    @property
-    def comes_later(self) -> bool:
-        """Whether its values are not in the logs yet, at the end of an epoch.
-
-        They reach only the callbacks that follow in the list.
-        """
-        return self._in_epoch
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
         self.history = {}
-        self._in_epoch = False
-        self._epoch_state: list[Array] | None = None
-        # The metrics' variables plus this are their sums over the steps since
-        # the last evaluation.
+        self.in_epoch = False
+        self._epoch_sums: list[Array] | None = None
+        # The metrics' variables plus this offset are their sums over the
+        # steps since the last evaluation.
         self._offset: list[Array] | None = None
         if self.at_start:
             self._next_step = 0
@@ -207,19 +193,19 @@ class HeldOutEvaluation(PeriodicCallback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._in_epoch = True
-        self._epoch_state = None
+        self.in_epoch = True
+        self._epoch_sums = None
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         # The validation of `fit` is about to reset the training metrics.
-        if self._in_epoch:
-            self._epoch_state = get_values(self.model.metrics_variables)
+        if self.in_epoch:
+            self._epoch_sums = get_values(self.model.metrics_variables)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         before = self._steps_before_epoch
         super().on_epoch_end(epoch, logs)
-        self._offset = self._sums()
-        self._in_epoch = False
+        self._offset = self._sums_since_evaluation()
+        self.in_epoch = False
         if logs is not None and self._last_step() > before:
             for name, values in self.history.items():
                 if name.startswith("val_"):
@@ -232,7 +218,7 @@ class HeldOutEvaluation(PeriodicCallback):
 
     def on_interval(self, step: int, epoch: int) -> None:
         model = self.model
-        sums = self._sums()
+        sums = self._sums_since_evaluation()
         new_steps = step - max(self._last_step(), 0)
         held_out: dict[str, Any] = {}
         with preserve_training_state(model):
@@ -243,10 +229,10 @@ class HeldOutEvaluation(PeriodicCallback):
                 training = _results(model, sums)
             else:
                 training = dict.fromkeys(results, float("nan"))
-        # What has been reported is taken off what comes next.
+        # Subtract what this evaluation reports from the next sums.
         self._offset = None
-        if self._in_epoch:
-            self._offset = [-value for value in self._state()]
+        if self.in_epoch:
+            self._offset = [-value for value in self._sums_since_epoch_began()]
 
         row = {"step": step, **training, **held_out}
         for key, value in row.items():
@@ -254,46 +240,47 @@ class HeldOutEvaluation(PeriodicCallback):
         if not is_main_process():
             return
         if self.verbose:
-            print_line(
-                _as_text(row),
-                # Keras draws it when the first steps have been made.
-                shows_progress_bar(self)
-                and self._in_epoch
-                and max(self._ended) >= 0,
-            )
+            # Keras first draws its bar after the epoch's first steps.
+            bar_is_drawn = self.in_epoch and max(self._ended) >= 0
+            has_bar = shows_progress_bar(self) and bar_is_drawn
+            print_line(_as_text(row), has_bar)
         if self.filename is not None:
-            self._write(self.filename)
+            with (
+                atomic_write(self.filename) as temporary,
+                temporary.open("w", newline="") as file,
+            ):
+                writer = csv.writer(file)
+                writer.writerow(self.history)
+                writer.writerows(zip(*self.history.values(), strict=True))
 
     def _last_step(self) -> int:
         """Returns the step of the last evaluation, or -1."""
         return int(self.history.get("step", [-1])[-1])
 
-    def _state(self) -> list[Array]:
-        """Returns the sums of the training metrics since the epoch began."""
-        if self._epoch_state is not None:
-            return self._epoch_state
+    def _sums_since_epoch_began(self) -> list[Array]:
+        if self._epoch_sums is not None:
+            return self._epoch_sums
         return get_values(self.model.metrics_variables)
 
-    def _sums(self) -> list[Array]:
-        """Returns those since the last evaluation."""
-        if not self._in_epoch:
+    def _sums_since_evaluation(self) -> list[Array]:
+        if not self.in_epoch:
             return self._offset or []
-        return _add(self._state(), self._offset)
+        return _add(self._sums_since_epoch_began(), self._offset)
 
     def _evaluate(self, model: Any, data: Any, step: int) -> dict[str, Any]:
         sums: list[Array] | None = None
         for batch in self._batches(data, step):
-            even, times = repeat_for_devices(batch)
+            repeated, times = repeat_for_devices(batch)
             # This resets the metrics first.
-            model.test_on_batch(*even)
-            of_batch = [
+            model.test_on_batch(*repeated)
+            batch_sums = [
                 (value / times).astype(value.dtype)
                 for value in get_values(model.metrics_variables)
             ]
-            sums = _add(of_batch, sums)
+            sums = _add(batch_sums, sums)
         if sums is None:
             raise RuntimeError(
-                "HeldOutEvaluation: `data` must give at least one batch. "
+                "HeldOutEvaluation: `data` must yield at least one batch. "
                 "Received: none."
             )
         return _results(model, sums)
@@ -301,40 +288,39 @@ class HeldOutEvaluation(PeriodicCallback):
     def _batches(self, data: Any, step: int) -> Iterator[Any]:
         if not isinstance(data, tuple):
             for batch in to_iterable(data):
-                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
-                    batch
-                )
-                arrays = (
-                    (x, y) if sample_weight is None else (x, y, sample_weight)
-                )
+                arrays = keras.utils.unpack_x_y_sample_weight(batch)
+                if arrays[2] is None:
+                    arrays = arrays[:2]
                 yield keras.tree.map_structure(to_array, arrays)
             return
-        count = _length(data)
-        order = None
         if self.sample_size is not None:
-            # A function of seed and step, so it does not matter how often
-            # the generator was used before.
+            # Seed with the step, so that earlier evaluations do not matter.
             generator = np.random.default_rng([self.seed, step])
-            count = self.sample_size
-            order = generator.choice(_length(data), count, replace=False)
-        for start in range(0, count, self.batch_size):
-            part: Any = slice(start, min(start + self.batch_size, count))
-            if order is not None:
-                part = order[part]
+            chosen = generator.choice(
+                length(data), self.sample_size, replace=False
+            )
+            data = keras.tree.map_structure(lambda array: array[chosen], data)
+        for start in range(0, length(data), self.batch_size):
+            part = slice(start, start + self.batch_size)
             yield keras.tree.map_structure(lambda array: array[part], data)  # noqa: B023
 
-    def _write(self, filename: str | os.PathLike[str]) -> None:
-        with (
-            atomic_write(filename) as temporary,
-            temporary.open("w", newline="") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(self.history)
-            writer.writerows(zip(*self.history.values(), strict=True))
+
+def _check_sample_size(sample_size: int, data: Any) -> None:
+    if not isinstance(data, tuple):
+        raise ValueError(
+            "`sample_size` needs `data` of arrays. Received: "
+            f"sample_size={sample_size} and a dataset. Use its `take`, or "
+            "give arrays."
+        )
+    if sample_size > length(data):
+        raise ValueError(
+            "`sample_size` must be at most the number of samples. Received: "
+            f"sample_size={sample_size} and {length(data)} samples."
+        )
 
 
 def _check_for_model(model: Any, x: Any, y: Any) -> None:
-    """Checks arrays as `fit` of a model does, before the first step."""
+    """Checks arrays as the model's `fit` does, before the first step."""
     if hasattr(model, "check_arrays"):
         model.check_arrays({"x": x, "y": y})
     else:
@@ -348,7 +334,7 @@ def _add(values: list[Array], others: list[Array] | None) -> list[Array]:
 
 
 def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
-    """Returns what the metrics are when their variables are `sums`."""
+    """Returns the metrics' results if `sums` are their variables' values."""
     set_values(model.metrics_variables, sums)
     results = {}
     for name, value in model.get_metrics_result().items():
@@ -358,100 +344,8 @@ def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
 
 
 def _as_text(row: dict[str, Any]) -> str:
-    """Returns the results of an evaluation as a line for 80 columns."""
     step, *results = row.items()
     return f"{step[0]} {step[1]}: " + ", ".join(
         f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
         for key, value in results
     )
-
-
-def _as_keras_takes_it(data: Any) -> Any:
-    """Returns `[x, y]` as a tuple, as `fit` does with `validation_data`.
-
-    A list of tuples or lists is a dataset of batches.
-    """
-    if isinstance(data, list) and not all(
-        isinstance(part, (list, tuple)) for part in data
-    ):
-        return tuple(data)
-    return data
-
-
-def _check_held_out(name: str, data: Any) -> None:
-    if isinstance(data, tuple):
-        # A list of numbers is no array, and has leaves without a shape.
-        shapes = [
-            tuple(getattr(array, "shape", ()))
-            for array in keras.tree.flatten(data)
-        ]
-        lengths = {shape[0] if shape else 0 for shape in shapes}
-        if len(data) not in (2, 3) or len(lengths) != 1 or 0 in lengths:
-            raise ValueError(
-                f"`{name}` must be (x, y) or (x, y, sample_weight), arrays of "
-                f"the same length, at least 1. Received: {len(data)} of the "
-                f"shapes {shapes[:3]}."
-            )
-        for array in keras.tree.flatten(data):
-            _check_numbers(name, to_array(array))
-    elif isinstance(data, keras.utils.PyDataset):
-        if data.num_batches is None:
-            raise ValueError(
-                f"`{name}` must be finite. Received: a PyDataset without "
-                "`num_batches`."
-            )
-    elif hasattr(data, "shape"):
-        raise ValueError(
-            f"`{name}` must be (x, y) or (x, y, sample_weight). Received: one "
-            f"array of shape {tuple(data.shape)}."
-        )
-    elif not is_dataset(data):
-        raise ValueError(
-            f"`{name}` must be arrays, or a dataset that can be gone through "
-            f"many times. Received: {name}={data!r}"
-        )
-    elif any(
-        getattr(getattr(spec, "shape", None), "rank", None) == 0
-        for spec in keras.tree.flatten(getattr(data, "element_spec", ()))
-    ):
-        raise ValueError(
-            f"`{name}` must yield batches. Received: a dataset of single "
-            "samples. Use its `batch`."
-        )
-    elif hasattr(data, "cardinality") and int(data.cardinality()) == -1:
-        raise ValueError(
-            f"`{name}` must be finite. Received: an infinite dataset. Leave "
-            "out its `repeat()`."
-        )
-
-
-def _check_numbers(name: str, array: Array) -> None:
-    if array.dtype.kind in "OSUV":
-        raise ValueError(
-            f"`{name}` must have arrays of numbers. Received: dtype "
-            f"{array.dtype}."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(
-            f"`{name}` must have finite numbers. Received: {array[index]}, "
-            f"first at index {index}."
-        )
-
-
-def _check_sample_size(sample_size: int, data: Any) -> None:
-    if not isinstance(data, tuple):
-        raise ValueError(
-            "`sample_size` needs `data` of arrays. Received: "
-            f"sample_size={sample_size} and a dataset, which cannot be "
-            "sampled. Use its `take`, or give arrays."
-        )
-    if sample_size > _length(data):
-        raise ValueError(
-            "`sample_size` must be at most the number of samples. Received: "
-            f"sample_size={sample_size} and {_length(data)} samples."
-        )
-
-
-def _length(data: tuple[Any, ...]) -> int:
-    return len(keras.tree.flatten(data)[0])

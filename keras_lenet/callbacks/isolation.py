@@ -14,19 +14,20 @@ from keras_lenet.types import Array
 
 @contextlib.contextmanager
 def preserve_training_state(model: Any) -> Iterator[None]:
-    """Puts the model's metrics and all random state back as they were."""
+    """Restores the model's metrics and all random state on exit."""
     variables = [*model.metrics_variables, *model.non_trainable_variables]
     values = get_values(variables)
     try:
-        # Building draws the seeds of initial weights from Python's generator,
-        # which training would do now.
+        # Building a model draws the initial weights' seeds from Python's
+        # generator. An evaluation that builds it draws them in place of the
+        # first step, so keep that generator's new state.
         with (
             preserve_random_state(python=model.built),
             _inference_mode(model),
         ):
             yield
     finally:
-        # Metrics that were built by this look have no value to get back.
+        # Metrics that were built meanwhile have no saved value.
         model.reset_metrics()
         set_values(variables, values)
         if keras.backend.backend() == "jax":
@@ -35,7 +36,7 @@ def preserve_training_state(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_random_state(python: bool = True) -> Iterator[None]:
-    """Puts the global random states back, that of Python if asked for."""
+    """Restores the global random states on exit, Python's only if `python`."""
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002
     torch_state: Any = contextlib.nullcontext()
@@ -54,12 +55,12 @@ def preserve_random_state(python: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _inference_mode(model: Any) -> Iterator[None]:
-    """Lets layers that ask PyTorch for their mode be told inference."""
+    """Puts PyTorch modules into evaluation mode."""
     if keras.backend.backend() != "torch":
         yield
         return
-    # `evaluate` of Keras sets the mode for layers that ask PyTorch for it, and
-    # does not set it back; `test_on_batch` does neither.
+    # `test_on_batch` does not set the mode; `evaluate` sets it and does not
+    # restore it.
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -70,12 +71,12 @@ def _inference_mode(model: Any) -> Iterator[None]:
 
 
 def get_values(variables: Iterable[Any]) -> list[Array]:
-    """Returns what Keras variables hold."""
-    # On PyTorch the array would share its memory with the variable.
+    """Returns copies of the variables' values."""
+    # On PyTorch, `convert_to_numpy` shares memory with the variable.
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
 
 def set_values(variables: Iterable[Any], values: Iterable[Array]) -> None:
-    """Lets Keras variables hold other values."""
+    """Assigns values to variables."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -8,43 +8,45 @@ from keras_lenet.callbacks.held_out_evaluation import HeldOutEvaluation
 
 
 def check_order(callbacks: Any, validates: bool) -> None:
-    """Checks that no callback monitors what only a later one evaluates.
+    """Checks that no callback monitors values of a later `HeldOutEvaluation`.
 
     Args:
-        callbacks: As given to `fit`.
-        validates: Boolean. Whether `fit` has validation data of its own, so
-            that all callbacks get its values.
+        callbacks: The `callbacks` argument of `fit`.
+        validates: Boolean. Whether `fit` has validation data, whose results
+            all callbacks receive.
 
     Raises:
-        ValueError: When one does.
+        ValueError: If one does.
     """
+    if validates:
+        return
     listed = keras.tree.flatten(callbacks or [])
     for index, callback in enumerate(listed):
         monitor = getattr(callback, "monitor", None)
         if (
-            validates
-            or not isinstance(monitor, str)
-            # `ModelCheckpoint` of every epoch monitors nothing.
-            or not getattr(callback, "save_best_only", True)
-            or any(_may_give(other, monitor) for other in listed[:index])
+            isinstance(monitor, str)
+            # `ModelCheckpoint` ignores `monitor` if it saves every epoch.
+            and getattr(callback, "save_best_only", True)
+            and not any(_may_provide(c, monitor) for c in listed[:index])
+            and any(
+                isinstance(c, HeldOutEvaluation) and c.provides(monitor)
+                for c in listed[index + 1 :]
+            )
         ):
-            continue
-        for other in listed[index + 1 :]:
-            if isinstance(other, HeldOutEvaluation) and other.gives(monitor):
-                name = type(callback).__name__
-                raise ValueError(
-                    f"`HeldOutEvaluation` must come before `{name}` in "
-                    f"`callbacks`, which monitors one of its values. Received: "
-                    f"callbacks={[type(c).__name__ for c in listed]}, "
-                    f"monitor={monitor!r}"
-                )
+            name = type(callback).__name__
+            raise ValueError(
+                f"`HeldOutEvaluation` must come before `{name}` in "
+                f"`callbacks`, which monitors one of its values. Received: "
+                f"callbacks={[type(c).__name__ for c in listed]}, "
+                f"monitor={monitor!r}"
+            )
 
 
-def _may_give(callback: Any, name: str) -> bool:
-    """Returns whether a callback may put a value into the logs."""
+def _may_provide(callback: Any, name: str) -> bool:
+    """Returns whether a callback may add `name` to the logs."""
     if isinstance(callback, HeldOutEvaluation):
-        return callback.gives(name)
-    # A callback of the user's may.
+        return callback.provides(name)
+    # User-defined callbacks may add any value.
     return isinstance(callback, keras.callbacks.LambdaCallback) or type(
         callback
     ).__module__.partition(".")[0] not in ("keras", "keras_lenet")

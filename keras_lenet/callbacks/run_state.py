@@ -1,9 +1,7 @@
-"""The state of a run besides its variables."""
+"""The state of a run."""
 
-import hashlib
 import inspect
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,26 +10,11 @@ import numpy as np
 from keras_lenet.callbacks.periodic import PeriodicCallback
 from keras_lenet.types import Array
 
-
-def describe_layer(layer: Any) -> Any:
-    """Returns the configuration of a layer, or its class."""
-    try:
-        return layer.get_config()
-    except NotImplementedError:
-        # A layer of the user's, which need not be one that can be saved.
-        return type(layer).__name__
-
-
-def describe_augment(augment: Any) -> Any:
-    """Returns the name and configuration of an `augment` function."""
-    if augment is None:
-        return None
-    name = getattr(augment, "__qualname__", type(augment).__qualname__)
-    return name, getattr(augment, "get_config", dict)()
+_TUPLE, _ARRAY = "<tuple>", "<array>"
 
 
 def variable_groups(model: Any) -> dict[str, list[Any]]:
-    """Returns the variables of a model by what they are for."""
+    """Returns the model's variables by purpose."""
     return {
         "trainable": model.trainable_variables,
         "non_trainable": model.non_trainable_variables,
@@ -64,40 +47,39 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def get_callback_state(callback: Any) -> dict[str, Any]:
-    """Returns the attributes of a callback that belong to a run."""
+    """Returns the callback's attributes that belong to a run."""
     if isinstance(callback, PeriodicCallback):
         return callback.get_state()
-    given = inspect.signature(type(callback).__init__).parameters
+    arguments = inspect.signature(type(callback).__init__).parameters
     return {
         name: value
         for name, value in vars(callback).items()
-        if name not in (*given, "params") and _is_plain(value)
+        if name not in (*arguments, "params") and _can_pack(value)
     }
 
 
 def set_callback_state(callback: Any, state: dict[str, Any]) -> None:
-    """Sets what `get_callback_state` returned."""
+    """Restores what `get_callback_state` returned."""
     if isinstance(callback, PeriodicCallback):
         callback.set_state(state)
     else:
         vars(callback).update(state)
 
 
-def _is_plain(value: Any) -> bool:
+def _can_pack(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(
-            isinstance(key, str) and _is_plain(part)
-            for key, part in value.items()
+        return all(isinstance(key, str) for key in value) and all(
+            map(_can_pack, value.values())
         )
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(_can_pack, value))
     return value is None or isinstance(
         value, (bool, int, float, str, np.ndarray, np.generic)
     )
 
 
 def pack(value: Any, arrays: dict[str, Array]) -> Any:
-    """Returns what JSON can hold, with arrays moved to `arrays`."""
+    """Returns a value as JSON, with its arrays moved to `arrays`."""
     if isinstance(value, dict):
         return {key: pack(part, arrays) for key, part in value.items()}
     if isinstance(value, list):
@@ -123,34 +105,3 @@ def unpack(value: Any, arrays: dict[str, Array]) -> Any:
         array = arrays[value[_ARRAY]]
         return array if array.ndim else array[()]
     return {key: unpack(part, arrays) for key, part in value.items()}
-
-
-_TUPLE, _ARRAY = "<tuple>", "<array>"
-
-
-def flatten_description(
-    value: Any, path: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Yields everything in a description with its path, except names.
-
-    Keras counts up names, so those of a model differ when it is made again.
-    """
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    elif value is None or isinstance(value, (bool, int, float, str)):
-        yield path, value
-    else:
-        yield path, str(keras.saving.serialize_keras_object(value))
-    for key, part in items:
-        if key != "name":
-            yield from flatten_description(
-                part, f"{path}.{key}" if path else str(key)
-            )
-
-
-def hash_array(array: Array) -> str:
-    """Returns the SHA-256 of the values of an array."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -24,41 +24,41 @@ from keras_lenet.plots.images import plot_predictions
 from keras_lenet.types import Array
 from keras_lenet.validation.images import check_images_and_labels
 
-# How many images of a dataset are drawn at most.
-_MOST_IMAGES = 16
+# The maximum number of images to draw from a dataset.
+_MAX_IMAGES = 16
 
 
 class SamplePredictions(PeriodicCallback):
     """Draws images with their actual and predicted class, inside `fit`.
 
-    Wrong predictions are marked. Like `HeldOutEvaluation`, it disturbs
-    nothing, and it keeps to the same steps.
+    Wrong predictions are marked. Like `HeldOutEvaluation`, it leaves the run
+    unchanged and runs at the same steps.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, 1 channel
             (grey) or 3 (colour), or `(n, height, width)`; uint8 or floats in
             [0, 255], or floats in [0, 1], whichever the model takes. Or a
-            dataset that yields batches of images and labels, e.g. of
+            dataset that yields batches of images and labels, e.g. from
             `keras.utils.image_dataset_from_directory`, without `labels`. The
             first 16 images of its first batch are drawn.
         labels: Array of integers of shape `(n,)`, the actual classes. A
-            dataset may have one-hot labels too.
-        freq: Integer or `"epoch"`. How many training steps lie between two
+            dataset may also yield one-hot labels.
+        freq: Integer or `"epoch"`. The number of training steps between two
             pictures. Defaults to `"epoch"`.
-        filepath: Template of the path to write to, with `{step}`, the number
-            of steps made, and `{epoch}`, counted from 1, as fields. The suffix
-            is that of any format of Matplotlib. Folders are made; files
+        filepath: Template of the output path, with the fields `{step}`, the
+            number of steps so far, and `{epoch}`, counted from 1. The suffix
+            is that of any Matplotlib format. Folders are created and files
             replaced. `None` writes no file and displays the pictures in the
-            notebook that runs. Defaults to `"predictions-{step:06d}.png"`.
-        class_names: Sequence of strings, the names of the classes from 0 on.
-            By default the `class_names` of the dataset, or their numbers.
-        strict: Boolean. Whether a picture that cannot be drawn or written ends
-            the training. By default training goes on, with one warning.
+            running notebook. Defaults to `"predictions-{step:06d}.png"`.
+        class_names: Sequence of strings, the names of classes 0, 1, ...
+            Defaults to the dataset's `class_names`, or to numbers.
+        strict: Boolean. Whether an error while drawing or writing ends the
+            run. By default the run continues, with one warning.
 
     Raises:
-        ValueError: When an argument is not of the form above, `images` and
-            `labels` have different lengths or are empty, a label has no name,
-            or `filepath` is `None` and no notebook runs.
+        ValueError: If an argument is invalid, `images` and `labels` differ in
+            length or are empty, a label has no name, or `filepath` is `None`
+            outside a notebook.
 
     Example:
 
@@ -85,15 +85,15 @@ class SamplePredictions(PeriodicCallback):
             if class_names is None:
                 class_names = getattr(images, "class_names", None)
             images, labels = _first_images(images)
-        self.images, self.labels = _checked_for_drawing(
+        self.images, self.labels = _standardize_images(
             images, labels, None if class_names is None else len(class_names)
         )
         self.filepath = None if filepath is None else os.fspath(filepath)
         if self.filepath is None:
             if not _in_notebook():
                 raise ValueError(
-                    "`filepath` must be given where no notebook runs, which "
-                    "could display the pictures. Received: filepath=None"
+                    "`filepath` must be given outside a notebook, which could "
+                    "display the pictures. Received: filepath=None"
                 )
         else:
             _check_template(self.filepath)
@@ -102,7 +102,7 @@ class SamplePredictions(PeriodicCallback):
     def on_interval(self, step: int, epoch: int) -> None:
         model = self.model
         with preserve_training_state(model):
-            # It may be more: what every device gave for the whole batch.
+            # Drop the outputs for images that are repeated for devices.
             images, _ = repeat_for_devices(self.images)
             outputs = model.predict_on_batch(images)[: len(self.images)]
         figure = plot_predictions(
@@ -117,7 +117,7 @@ class SamplePredictions(PeriodicCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
                 figure.savefig(temporary, dpi=150)
-        # Or it waits for the garbage collector, as its parts know each other.
+        # Free the figure now: it contains reference cycles.
         figure.clear()
 
 
@@ -125,7 +125,7 @@ def _first_images(dataset: Any) -> tuple[Array, Array]:
     """Returns the first images of a dataset, and their classes."""
     if not is_dataset(dataset):
         raise ValueError(
-            "`labels` must be given where `images` is no dataset. Received: "
+            "`labels` must be given unless `images` is a dataset. Received: "
             f"labels=None, images of type {type(dataset).__name__}."
         )
     with preserve_random_state():
@@ -135,22 +135,22 @@ def _first_images(dataset: Any) -> tuple[Array, Array]:
         parts = keras.tree.flatten(batch)
         raise ValueError(
             "`images` must be a dataset of batches `(images, labels)`. "
-            "Received: a first batch of the shapes "
+            "Received: a first batch with shapes "
             f"{[tuple(getattr(part, 'shape', ())) for part in parts]}."
         )
-    images, labels = to_array(x)[:_MOST_IMAGES], to_array(y)[:_MOST_IMAGES]
+    images, labels = to_array(x)[:_MAX_IMAGES], to_array(y)[:_MAX_IMAGES]
     if labels.ndim == 2 and labels.shape[1] > 1:
         labels = labels.argmax(axis=1)
     if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
-        # `label_mode="binary"` gives floats.
+        # `label_mode="binary"` yields floats.
         labels = labels.astype("int64")
     return images, labels
 
 
-def _checked_for_drawing(
+def _standardize_images(
     images: Any, labels: Any, num_classes: int | None
 ) -> tuple[Array, Array]:
-    """Returns what `check_images_and_labels` does, for floats to 255 too."""
+    """Checks images and labels, also floats in [0, 255]."""
     if not isinstance(images, list):
         images = to_array(images)
     raw = isinstance(images, np.ndarray) and are_raw_floats(images)
@@ -174,13 +174,13 @@ def _check_template(filepath: str) -> None:
         filepath.format(step=0, epoch=1)
     except (AttributeError, LookupError, ValueError) as error:
         raise ValueError(
-            "`filepath` must be a template with the fields {step} and "
-            f"{{epoch}} at most. Received: filepath={filepath!r}"
+            "`filepath` must be a template with no fields other than {step} "
+            f"and {{epoch}}. Received: filepath={filepath!r}"
         ) from error
 
 
 def _in_notebook() -> bool:
-    """Returns whether IPython runs with a kernel, so that it shows images."""
+    """Returns whether IPython runs with a kernel, which displays images."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None

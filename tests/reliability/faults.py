@@ -1,8 +1,8 @@
-"""System calls that fail while a file is saved, and kills.
+"""Failing system calls and kills while a file is saved.
 
     python faults.py killed_while_saving|killed_in_calls PATH NUMBER
 
-This forks, so it must not share a process with TensorFlow.
+This forks, so it must run in a process without TensorFlow.
 """
 
 import io
@@ -20,7 +20,7 @@ from keras_lenet.files import arrays as array_files
 
 
 def load(path):
-    """Returns what a file holds, which must be of one save."""
+    """Returns the number in a file, and asserts that one save wrote it all."""
     arrays, facts = array_files.read_arrays(path)
     numbers = {int(n) for array in arrays.values() for n in np.unique(array)}
     assert numbers == {facts["number"]} and len(arrays) == 4
@@ -33,7 +33,7 @@ def save(path, number, size=2_000):
 
 
 class failing_calls:
-    """Lets the n-th system call fail, or the process die in it."""
+    """Fails the n-th system call, or kills the process in it."""
 
     def __init__(self, number, error):
         self.left = number
@@ -51,7 +51,7 @@ class failing_calls:
 
         class File(io.FileIO):
             def write(self, data):
-                # A disk that is full, or a process that dies, takes a part.
+                # A full disk or a killed process leaves a partial write.
                 if failing.left == 1:
                     super().write(bytes(data)[: len(data) // 2])
                 failing.count()
@@ -86,7 +86,7 @@ class failing_calls:
 
 
 def killed_while_saving(path, times):
-    """Returns whether there was a file after each of so many kills."""
+    """Returns, for each kill, whether a complete file was left."""
     outcomes = []
     number = 1
     for _ in range(times):
@@ -105,14 +105,14 @@ def killed_while_saving(path, times):
             reported = more
         os.close(reads)
         number = int.from_bytes(reported, "big")
-        # What was reported as saved is there, or the one after it.
+        # The file holds the last reported save, or the one after it.
         outcomes.append(load(path) in (number, number + 1))
         number += 2
     return outcomes
 
 
 def killed_in_calls(path, number_of_calls):
-    """Returns whether there was a file after a kill in each of the calls."""
+    """Returns, for a kill in each call, whether a complete file was left."""
     outcomes = []
     for number in range(1, number_of_calls + 1):
         save(path, 1)

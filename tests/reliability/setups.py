@@ -1,4 +1,4 @@
-"""Trains on one or several devices; to be run as a process of its own.
+"""Trains on one or several devices, in its own process.
 
 python setups.py FOLDER mirrored | two_devices
 python setups.py FOLDER two_processes ADDRESS PROCESS
@@ -43,7 +43,7 @@ def two_processes(address, process):
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, 2, int(process))
-    # Keras divides the batches before it counts them.
+    # Keras shares out the batches before it counts them.
     warnings.filterwarnings("ignore", "Your input ran out of data")
     return keras.distribution.DataParallel().scope()
 
@@ -55,7 +55,7 @@ SETUPS = {
 
 
 class InterruptsInOneProcess(keras.callbacks.Callback):
-    """Asks for an interrupt after 6 steps, not in the first of processes."""
+    """Requests an interrupt in one of the processes, after 6 steps."""
 
     def __init__(self, resumable, process):
         super().__init__()
@@ -71,7 +71,7 @@ def make_data():
     generator = np.random.default_rng(98)
     images = generator.integers(0, 256, (128, 12, 12, 1)).astype("uint8")
     labels = generator.integers(0, 3, 128)
-    # Every image can be told by its first pixel.
+    # The first pixel identifies the image.
     images[:, 0, 0, 0] = np.arange(128)
     return (
         images,
@@ -101,7 +101,7 @@ def process_index():
 
 def train(folder, model, state=None, interrupts=None, freq=1):
     """Trains 16 steps; returns weights and histories."""
-    # The first process alone should write.
+    # A folder for each process shows that only the first one writes.
     own = folder / str(process_index())
     own.mkdir(parents=True, exist_ok=True)
     images, labels, data = make_data()
@@ -151,12 +151,13 @@ def main(folder, setup, *arguments):
         model = make_model()
         start = model.get_weights()
         found["whole"] = train(folder / "whole", model)
-        # With the functions that are compiled, as a new one would begin.
+        # Reset the model instead of making another, which would compile again.
         model.set_weights(start)
         for variable in model.optimizer.variables:
             if "learning_rate" not in variable.path:
                 variable.assign(np.zeros(variable.shape))
-        state = folder / "state.npz"  # which all read
+        # All processes read the same file.
+        state = folder / "state.npz"
         try:
             last = 1 if arguments else 0
             train(folder / "resumed", model, state, last, freq=5)

@@ -1,4 +1,4 @@
-"""Several devices and several processes train as one does."""
+"""Several devices or processes train like one device."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ def free_address():
 
 
 def outputs(commands, folder):
-    """Returns what processes print that begin at the same time."""
+    """Returns the exit codes and outputs of concurrent processes."""
     started = [
         subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -42,8 +42,8 @@ def outputs(commands, folder):
     ]
 
 
-def found_by(setup, folder, addresses=((),)):
-    """Returns what processes found that train together."""
+def results_of(setup, folder, addresses=((),)):
+    """Returns the results of processes that train together."""
     commands = [
         [setups.__file__, folder, setup, *arguments] for arguments in addresses
     ]
@@ -56,7 +56,7 @@ def found_by(setup, folder, addresses=((),)):
 
 
 def check(found, folder, interrupt):
-    """Compares with one device, and an interrupted training with a whole."""
+    """Compares with one device, and the resumed run with the whole one."""
     weights, histories = setups.train(folder / "one", setups.make_model())
     for weight, same in zip(found["whole"][0], weights, strict=True):
         np.testing.assert_allclose(weight, same, atol=1e-4)
@@ -67,7 +67,7 @@ def check(found, folder, interrupt):
     assert found["interrupt"] == f"interrupted after {interrupt} steps"
     resumed, whole = found["resumed"], found["whole"]
     np.testing.assert_equal(resumed[0], whole[0])
-    # Two replicas add to a mean in either order.
+    # The order in which two replicas add to a mean varies.
     for history, same in zip(resumed[1], whole[1], strict=True):
         assert set(history) == set(same)
         for name in history:
@@ -81,26 +81,26 @@ def check(found, folder, interrupt):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
-def test_a_mirrored_strategy_trains_as_one_device(tmp_path, all_survive):
-    (found,) = found_by("mirrored", tmp_path)
+def test_a_mirrored_strategy_trains_like_one_device(tmp_path, all_survive):
+    (found,) = results_of("mirrored", tmp_path)
     check(found, tmp_path, interrupt=7)
     all_survive("MirroredStrategy", [True])
 
 
 @on_jax
-def test_two_devices_train_as_one(tmp_path, all_survive):
-    (found,) = found_by("two_devices", tmp_path)
+def test_two_devices_train_like_one(tmp_path, all_survive):
+    (found,) = results_of("two_devices", tmp_path)
     check(found, tmp_path, interrupt=7)
     all_survive("DataParallel, two devices", [True])
 
 
 @on_jax
-def test_two_processes_train_as_one(tmp_path, all_survive):
+def test_two_processes_train_like_one(tmp_path, all_survive):
     address = free_address()
-    found, other = found_by(
+    found, other = results_of(
         "two_processes", tmp_path, [(address, 0), (address, 1)]
     )
-    # Asked for after 6, and possible at the save that comes next.
+    # The interrupt is requested after 6 steps. The next save is after 10.
     check(found, tmp_path, interrupt=10)
     for name in ("whole", "resumed"):
         assert not list((tmp_path / name / "1").iterdir())

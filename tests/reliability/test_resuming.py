@@ -1,4 +1,4 @@
-"""A training that was interrupted becomes the one that was not."""
+"""An interrupted and resumed run equals an uninterrupted one."""
 
 import os
 import shutil
@@ -12,18 +12,13 @@ import pytest
 
 from keras_lenet import cli
 from keras_lenet.saving import load_model
-from tests.callbacks.test_resumable_training import (
-    IMAGES,
-    LABELS,
-    are_same,
-    make_model,
-    train,
-)
+from tests.callbacks.helpers import IMAGES, LABELS, are_same, make_model
+from tests.callbacks.helpers import train_resumable as train
 from tests.helpers import BACKEND, needs_tensorflow
 
 
 class Copies(keras.callbacks.Callback):
-    """Copies a file before every step."""
+    """Keeps a copy of a file for every step."""
 
     def __init__(self, path):
         super().__init__()
@@ -37,11 +32,9 @@ class Copies(keras.callbacks.Callback):
 
 
 @needs_tensorflow
-def test_it_goes_on_from_every_step_as_if_nothing_had_been(
-    tmp_path, full, all_survive, generator
-):
+def test_a_run_resumes_after_every_step(tmp_path, full, all_survive, generator):
     path = tmp_path / "training.npz"
-    # To trace it again and again is what takes the time.
+    # Resume with one model, because tracing takes most of the time.
     model = make_model()
     whole = train(path, model, after=[Copies(path)])
     assert whole["held out"]["step"] == [*range(0, 33, 4), 33]
@@ -81,7 +74,8 @@ def test_the_command_line_survives_being_killed(
         command = [sys.executable, "-m", "keras_lenet", *arguments]
         return subprocess.Popen(
             [*command, "--output", str(killed), "--resume"],
-            env=os.environ | {"TF_XLA_FLAGS": ""},  # no half-written cache
+            # A kill would leave a half-written cache.
+            env=os.environ | {"TF_XLA_FLAGS": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -90,7 +84,7 @@ def test_the_command_line_survives_being_killed(
     outcomes = []
     for _ in range(50 if full else 2):
         process = resume()
-        # Anywhere in the first steps that it makes, or goes on with.
+        # Kill it in one of the first steps after it starts or resumes.
         lines = generator.integers(1, 12)
         for line in process.stdout:
             lines -= line.startswith("step ")

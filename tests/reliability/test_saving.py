@@ -1,4 +1,4 @@
-"""A file is all of the old or all of the new, whatever happens."""
+"""A file holds all of the old or all of the new content."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ def inject(kills, path, number):
     return json.loads(done.stdout)
 
 
-def test_a_kill_while_saving_loses_nothing(tmp_path, full, all_survive):
+def test_a_kill_while_saving_keeps_the_file(tmp_path, full, all_survive):
     path = tmp_path / "state.npz"
     outcomes = inject("killed_while_saving", path, 1000 if full else 60)
     all_survive("kill -9 while saving in a loop", outcomes)
@@ -28,7 +28,7 @@ def test_a_kill_while_saving_loses_nothing(tmp_path, full, all_survive):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_system_call_that_fails_costs_the_file(tmp_path, all_survive):
+def test_a_failing_system_call_keeps_the_file(tmp_path, all_survive):
     path = tmp_path / "state.npz"
     number_of_calls = 1000
     with failing_calls(number_of_calls, errno.EIO) as calls:
