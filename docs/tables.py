@@ -1,4 +1,4 @@
-"""Writes the tables of the documentation that come from the registries.
+"""Updates the tables on the pages that come from registries.
 
 python docs/tables.py
 
@@ -14,10 +14,9 @@ from keras_lenet.training import RECIPES
 
 PAGES = Path(__file__).parent / "pages"
 
-
-def datasets() -> list[tuple[str, ...]]:
-    """Returns the rows of the data sets by name."""
-    return [
+# Rows of cells by table, the header first.
+TABLES = {
+    "datasets": [
         ("name", "images", "classes", "training", "test"),
         *(
             (
@@ -29,18 +28,10 @@ def datasets() -> list[tuple[str, ...]]:
             )
             for name, info in DATASETS.items()
         ),
-    ]
-
-
-def files() -> list[tuple[str, ...]]:
-    """Returns the rows of the data sets in files."""
-    return [("path", "images", "training and test"), *FILES]
-
-
-def recipes() -> list[tuple[str, ...]]:
-    """Returns the rows of the recipes."""
-    return [
-        ("recipe", "model", "steps", "batch size", "what it is"),
+    ],
+    "files": [("path", "images", "training and test"), *FILES],
+    "recipes": [
+        ("recipe", "model", "steps", "batch size", "description"),
         *(
             (
                 f"`{name}`",
@@ -51,17 +42,15 @@ def recipes() -> list[tuple[str, ...]]:
             )
             for name, recipe in RECIPES.items()
         ),
-    ]
+    ],
+}
 
 
-TABLES = {"datasets": datasets, "files": files, "recipes": recipes}
-
-
-def with_tables(text: str) -> str:
-    """Returns a page with its tables as the registries say."""
+def update_tables(text: str) -> str:
+    """Returns a page's text with its tables up to date."""
 
     def table(match: re.Match[str]) -> str:
-        header, *rows = TABLES[match[1]]()
+        header, *rows = TABLES[match[1]]
         lines = [header, ("---",) * len(header), *rows]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"<!-- table: {match[1]} -->\n{body}\n<!-- end -->"
@@ -74,4 +63,4 @@ def with_tables(text: str) -> str:
 if __name__ == "__main__":
     for page in PAGES.glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(with_tables(text), encoding="utf-8")
+        page.write_text(update_tables(text), encoding="utf-8")

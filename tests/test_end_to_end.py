@@ -1,15 +1,9 @@
-import re
-from pathlib import Path
-
 import keras
 import numpy as np
-import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5
 from keras_lenet.datasets import image_dataset_from_array, load_data
-from tests.helpers import needs_tensorflow, once
-
-README = Path(__file__).parent.parent / "README.md"
+from tests.helpers import needs_tensorflow
 
 
 def train_by_the_recipe(data, seed):
@@ -58,17 +52,3 @@ def test_lenet5_learns_from_arrays_on_every_backend(digits):
     )
     model.fit(x_train, y_train, batch_size=50, epochs=6, verbose=0)
     assert model.evaluate(x_test, y_test, verbose=0)[1] > 0.9
-
-
-@once
-@needs_tensorflow
-@pytest.mark.skipif(not README.is_file(), reason="there is no README.md here")
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert blocks
-    names = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["held_out"].history["step"][-1] == 300
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
