@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lenet.callbacks.order import check_order
+from keras_lenet.keras_internals import has_one_replica, is_validation_of_fit
 from keras_lenet.models.adapt import adapt
 from keras_lenet.models.array_data import (
     name_data,
@@ -40,17 +41,18 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _documented_as(method: Any) -> Callable[[Method], Method]:
-    """Lets a method have the signature and docstring of Keras' own."""
+    """Gives a method the signature and docstring of Keras' method."""
     return functools.wraps(method)  # type: ignore[return-value]
 
 
 class BaseModel(keras.Model):
     """A Keras model that trains fast, checks its inputs and has presets.
 
-    `fit` runs several steps in one compiled program, as many as the callbacks
-    allow (`keras_lenet.models.multi_step`), if `trains_compiled` says so.
-    Otherwise it is Keras' `fit`. On TensorFlow, NumPy arrays become datasets
-    without `tf.data` autotuning, which delays the end of each epoch.
+    If `trains_compiled` returns `True`, `fit` runs several steps in one
+    compiled program, as many as the callbacks allow
+    (`keras_lenet.models.multi_step`). Otherwise it is Keras' `fit`. On
+    TensorFlow, NumPy arrays become datasets without `tf.data` autotuning, which
+    delays the end of each epoch.
 
     A subclass builds its layers with `LayerRecord.add` and ends `__init__`
     with `_finish`.
@@ -60,16 +62,16 @@ class BaseModel(keras.Model):
     include_preprocessing: bool
     classifier_activation: Any
 
-    # The user's own `steps_per_execution`, while `fit` runs.
-    _steps_asked_for: int | None = None
+    # The user's `steps_per_execution` while `fit` runs.
+    _user_steps: int | None = None
     # The callbacks of a `fit` that runs several steps per execution.
-    _callbacks_of_execution: Any = ()
-    # Checks each batch, while data come in that are no arrays.
+    _multi_step_callbacks: Any = ()
+    # Checks each batch while the data are not arrays.
     _check_batch: Callable[[Any], None] | None = None
-    # What `compile` received. On TensorFlow, Keras turns "auto" into `False`.
-    _jit_compile_asked_for: Any = "auto"
-    # Set once XLA turns out not to compile what the model is compiled with.
-    _left_to_keras = False
+    # The argument of `compile`: TensorFlow's trainer turns "auto" into `False`.
+    _jit_compile_argument: Any = "auto"
+    # Set when XLA cannot run the loss or metrics of `compile`.
+    _uses_keras_loop = False
 
     def _finish(self, record: LayerRecord, policy: Any) -> None:
         record.finish()
@@ -92,28 +94,24 @@ class BaseModel(keras.Model):
 
     def trains_compiled(self) -> bool:
         """Returns whether `fit` runs several steps in one program."""
+        names = ("__call__", "call", "train_step", "compute_metrics")
         return (
-            not self._left_to_keras
-            and not any(
-                map(
-                    self._is_replaced,
-                    ("__call__", "call", "train_step", "compute_metrics"),
-                )
-            )
+            not self._uses_keras_loop
+            and not any(map(self._is_overridden, names))
             and can_train(self)
         )
 
-    def leave_to_keras(self) -> Callable[..., Any]:
-        """Lets Keras train until the model is compiled again.
+    def use_keras_loop(self) -> Callable[..., Any]:
+        """Lets Keras train the model until it is compiled again.
 
         Returns:
-            Keras' own training function.
+            Keras' training function.
         """
-        self._left_to_keras = True
+        self._uses_keras_loop = True
         return self.make_train_function(force=True)  # type: ignore[no-any-return]
 
-    def _is_replaced(self, name: str) -> bool:
-        """Returns whether a method is the user's own."""
+    def _is_overridden(self, name: str) -> bool:
+        """Returns whether the user has overridden a method."""
         method = getattr(self, name)
         module = getattr(method, "__module__", None) or ""
         return module.split(".")[0] not in ("keras", "keras_lenet")
@@ -121,19 +119,19 @@ class BaseModel(keras.Model):
     @_documented_as(keras.Model.compile)
     def compile(self, *args: Any, **kwargs: Any) -> None:
         arguments = _bind(super().compile, args, kwargs)
-        self._jit_compile_asked_for = arguments.get("jit_compile", "auto")
-        self._left_to_keras = False
+        self._jit_compile_argument = arguments.get("jit_compile", "auto")
+        self._uses_keras_loop = False
         super().compile(*args, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:
         config: dict[str, Any] = super().get_compile_config()
         if config:
-            config["jit_compile"] = self._jit_compile_asked_for
+            config["jit_compile"] = self._jit_compile_argument
         return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        # Keras does not call a `compile` that is overridden, unless this
-        # method is too.
+        # Keras does not call an overridden `compile` unless this method is
+        # overridden too.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
@@ -163,12 +161,12 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        if self._has_keras_loss():
-            check_compiled_loss(self)
-        arguments = self._checked(super().fit, args, kwargs)
+        self._check_loss()
+        arguments = self._check_arguments(super().fit, args, kwargs)
         validation_data = arguments.get("validation_data")
+        callbacks = arguments.get("callbacks") or []
         check_order(
-            arguments.get("callbacks"),
+            callbacks,
             validates=validation_data is not None
             or bool(arguments.get("validation_split")),
         )
@@ -180,85 +178,81 @@ class BaseModel(keras.Model):
         with self._checking_batches(arguments.get("x")):
             if self._may_replace_arrays():
                 arguments = replace_arrays_in_fit(arguments)
-            steps = self._steps_asked_for = self.steps_per_execution
+            steps = self._user_steps = self.steps_per_execution
             if steps == 1 and self.trains_compiled():
                 steps = choose_steps(**arguments)
             if steps > self.steps_per_execution:
-                self._callbacks_of_execution = tuple(
-                    keras.tree.flatten(arguments.get("callbacks") or [])
+                self._multi_step_callbacks = tuple(
+                    keras.tree.flatten(callbacks)
                 )
             try:
                 with steps_per_execution(self, steps):
                     return super().fit(**arguments)
             finally:
-                self._steps_asked_for = None
-                self._callbacks_of_execution = ()
+                self._user_steps = None
+                self._multi_step_callbacks = ()
 
     @_documented_as(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("_use_cached_eval_dataset"):
-            # `fit` calls this, with an iterator made for its steps.
+        if is_validation_of_fit(kwargs):
             with self._checking_batches(kwargs.get("x")):
                 return super().evaluate(*args, **kwargs)
-        if self._has_keras_loss():
-            check_compiled_loss(self)
-        arguments = self._checked(super().evaluate, args, kwargs)
-        with (
-            self._checking_batches(arguments.get("x")),
-            self._in_steps_asked_for(),
-        ):
-            if self._may_replace_arrays():
-                arguments = replace_arrays(arguments)
-            return super().evaluate(**arguments)
+        self._check_loss()
+        return self._run(super().evaluate, args, kwargs)
 
     @_documented_as(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self._checked(super().predict, args, kwargs, targets=False)
+        return self._run(super().predict, args, kwargs, targets=False)
+
+    def _run(
+        self, method: Any, args: Any, kwargs: Any, targets: bool = True
+    ) -> Any:
+        """Calls `evaluate` or `predict` of Keras with checked data."""
+        arguments = self._check_arguments(method, args, kwargs, targets)
+        # A callback may call this while `fit` runs more steps per execution.
+        steps = self._user_steps or self.steps_per_execution
         with (
-            self._checking_batches(arguments.get("x"), targets=False),
-            self._in_steps_asked_for(),
+            self._checking_batches(arguments.get("x"), targets),
+            steps_per_execution(self, steps),
         ):
             if self._may_replace_arrays():
                 arguments = replace_arrays(arguments)
-            return super().predict(**arguments)
+            return method(**arguments)
 
     @_documented_as(keras.Model.train_on_batch)
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self._checked(super().train_on_batch, args, kwargs)
-        with self._checking_batches(arguments["x"]):
-            return super().train_on_batch(**arguments)
+        return self._run_on_batch(super().train_on_batch, args, kwargs)
 
     @_documented_as(keras.Model.test_on_batch)
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self._checked(super().test_on_batch, args, kwargs)
-        with self._checking_batches(arguments["x"]):
-            return super().test_on_batch(**arguments)
+        return self._run_on_batch(super().test_on_batch, args, kwargs)
 
     @_documented_as(keras.Model.predict_on_batch)
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self._checked(
+        return self._run_on_batch(
             super().predict_on_batch, args, kwargs, targets=False
         )
-        with self._checking_batches(arguments["x"], targets=False):
-            return super().predict_on_batch(**arguments)
 
-    def _checked(
-        self,
-        method: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        targets: bool = True,
+    def _run_on_batch(
+        self, method: Any, args: Any, kwargs: Any, targets: bool = True
+    ) -> Any:
+        arguments = self._check_arguments(method, args, kwargs, targets)
+        with self._checking_batches(arguments["x"], targets):
+            return method(**arguments)
+
+    def _check_arguments(
+        self, method: Any, args: Any, kwargs: Any, targets: bool = True
     ) -> dict[str, Any]:
-        """Returns the arguments of a call by name, with arrays checked."""
+        """Returns a call's arguments by name, with arrays checked."""
         arguments = _bind(method, args, kwargs)
         self.check_arrays(arguments, targets)
         x = arguments.get("x")
         if (
             isinstance(x, np.ndarray)
             and x.ndim == len(self.input_shape) - 1
-            and not self._is_replaced("call")
+            and not self._is_overridden("call")
         ):
-            # With images of two ranks, TensorFlow would trace an unknown one.
+            # After images of two ranks, TensorFlow would trace an unknown rank.
             arguments["x"] = x[..., np.newaxis]
         return arguments
 
@@ -266,36 +260,41 @@ class BaseModel(keras.Model):
         """Checks images and labels that are arrays, all of them at once.
 
         Args:
-            data: Dict with `"x"` and `"y"`. What is no array is not checked.
+            data: Dict with `"x"` and `"y"`. Other data than arrays are not
+                checked.
             targets: Boolean. Whether to check labels. Defaults to `True`.
 
         Raises:
-            ValueError: If `fit` would refuse them.
+            ValueError: If `fit` would reject the data.
         """
         x, y = data.get("x"), data.get("y")
         if not is_arrays(x):
             return
-        if not self._is_replaced("call"):
+        if not self._is_overridden("call"):
             check_shape(self, x)
             check_pixels(self, x)
         check_lengths(x, y)
-        if targets and self._has_keras_loss():
+        if targets and self._computes_compiled_loss():
             check_targets(self, y)
 
-    def _has_keras_loss(self) -> bool:
-        """Returns whether the loss that `compile` received is computed."""
-        return bool(self.compiled) and not self._is_replaced("compute_loss")
+    def _computes_compiled_loss(self) -> bool:
+        """Returns whether the model computes the loss of `compile`."""
+        return bool(self.compiled) and not self._is_overridden("compute_loss")
+
+    def _check_loss(self) -> None:
+        if self._computes_compiled_loss():
+            check_compiled_loss(self)
 
     @contextlib.contextmanager
     def _checking_batches(self, x: Any, targets: bool = True) -> Iterator[None]:
-        """Checks each batch that comes in, unless `x` is checked already."""
+        """Checks each batch, unless `x` is checked already."""
         before = self._check_batch
         self._check_batch = None
         if not is_arrays(x) and not hasattr(x, "is_checked"):
             self._check_batch = batch_check(
                 self,
-                images=not self._is_replaced("call"),
-                targets=targets and self._has_keras_loss(),
+                images=not self._is_overridden("call"),
+                targets=targets and self._computes_compiled_loss(),
             )
         try:
             yield
@@ -303,14 +302,7 @@ class BaseModel(keras.Model):
             self._check_batch = before
 
     def _may_replace_arrays(self) -> bool:
-        if keras.backend.backend() != "tensorflow":
-            return False
-        return bool(self.distribute_strategy.num_replicas_in_sync == 1)
-
-    def _in_steps_asked_for(self) -> contextlib.AbstractContextManager[None]:
-        # A callback may call while `fit` runs with more.
-        steps = self._steps_asked_for or self.steps_per_execution
-        return steps_per_execution(self, steps)
+        return keras.backend.backend() == "tensorflow" and has_one_replica(self)
 
     def get_config(self) -> dict[str, Any]:
         config = {
@@ -328,44 +320,43 @@ class BaseModel(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> Self:
-        # Keras would otherwise rebuild the graph of layers as a plain
-        # functional model.
+        # Keras would rebuild the graph of layers as a plain functional model.
         dtype = keras.saving.deserialize_keras_object(
             config.get("dtype"), custom_objects=custom_objects
         )
         scope: Any = contextlib.nullcontext()
         if custom_objects:
-            # An empty scope would hide those of `load_model`.
+            # An empty scope would hide the objects of `load_model`.
             scope = keras.saving.custom_object_scope(custom_objects)
         with scope:
             return cls(**{**config, "dtype": dtype})
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike[str], **kwargs: Any) -> Self:
-        """Makes a trained model.
+        """Returns a trained model.
 
         Args:
-            preset: Name of a preset that comes with the package, `"mnist"` or
-                `"digits"` for `LeNet5` and `"original"` for `OriginalLeNet5`,
-                or path of a folder that `save_to_preset` wrote. A name wins
-                over a path: a folder called `mnist` is `"./mnist"`.
-            **kwargs: Arguments of the model, in place of the preset's. With
-                another `num_classes` the `output` layer of a `LeNet5` starts
-                again, on top of the trained others. With `input_shape` for
-                colour, the weights for grey images are spread over the
-                channels, and the reverse.
+            preset: Name of a preset that comes with the package (`"mnist"` or
+                `"digits"` for `LeNet5`, `"original"` for `OriginalLeNet5`), or
+                path of a folder that `save_to_preset` wrote. A name wins over
+                a path: a folder called `mnist` is `"./mnist"`.
+            **kwargs: Arguments of the model, in place of the preset's. If
+                `num_classes` changes, the `output` layer of a `LeNet5` gets new
+                weights, on top of the trained layers. If `input_shape` changes
+                from grey to colour images, the first layer's weights are
+                spread over the channels, and the reverse.
 
         Returns:
-            A model of this class, not compiled.
-            `keras_lenet.saving.read_preset` gives the card that says how it
-            was trained and how good it is.
+            A model of this class, not compiled. Its card, which
+            `keras_lenet.saving.read_preset` returns, says how it was trained
+            and how accurate it is.
 
         Raises:
-            ValueError: When there is no such preset, it is one of another
-                class, an argument is not of the form above, or neither the
+            ValueError: If the preset does not exist or belongs to another
+                class, if the model rejects an argument, or if neither the
                 weights nor `input_shape` are for grey images.
-            keras_lenet.files.FileFormatError: When the preset is damaged, or
-                something else. It is a `ValueError`.
+            keras_lenet.files.FileFormatError: If the preset is damaged or is
+                not a preset. It is a `ValueError`.
 
         Example:
 
@@ -374,24 +365,22 @@ class BaseModel(keras.Model):
         >>> letters = LeNet5.from_preset("mnist", num_classes=26)
         """
         model: Self = load_preset(preset, BaseModel, cls)
-        if kwargs:
-            model = adapt(model, **kwargs)
-        return model
+        return adapt(model, **kwargs) if kwargs else model
 
     def save_to_preset(
         self,
         path: str | os.PathLike[str],
         card: dict[str, Any] | None = None,
     ) -> None:
-        """Saves the model as a preset, a folder that `from_preset` takes.
+        """Saves the model as a preset, a folder that `from_preset` loads.
 
         Args:
             path: Path of a folder that is empty or does not exist.
-            card: Dict of what is known about the model, for JSON. By default
-                empty.
+            card: Dict that describes the model, for JSON. Defaults to an empty
+                dict.
 
         Raises:
-            ValueError: When the folder has something in it.
+            ValueError: If the folder is not empty.
 
         Example:
 
@@ -401,28 +390,25 @@ class BaseModel(keras.Model):
         >>> sorted(file.name for file in path.iterdir())
         ['config.json', 'metadata.json', 'model.weights.h5']
         """
-        write_preset(
-            path,
-            {
-                "module": type(self).__module__,
-                "class_name": type(self).__name__,
-                "config": self.get_config(),
-                "registered_name": keras.saving.get_registered_name(type(self)),
-            },
-            # Not compiled, it has no state of an optimizer.
-            adapt(self).save_weights,
-            card or {},
-            {
-                "keras_version": keras.version(),
-                "keras_lenet_version": __version__,
-                "parameter_count": self.count_params(),
-            },
-        )
+        config = {
+            "module": type(self).__module__,
+            "class_name": type(self).__name__,
+            "config": self.get_config(),
+            "registered_name": keras.saving.get_registered_name(type(self)),
+        }
+        facts = {
+            "keras_version": keras.version(),
+            "keras_lenet_version": __version__,
+            "parameter_count": self.count_params(),
+        }
+        # A copy that is not compiled has no optimizer state to save.
+        save_weights = adapt(self).save_weights
+        write_preset(path, config, save_weights, card or {}, facts)
 
 
 def _bind(
     method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Returns the arguments of a call by name."""
+    """Returns a call's arguments by name."""
     arguments = inspect.signature(method).bind(*args, **kwargs).arguments
     return {**arguments, **arguments.pop("kwargs", {})}

@@ -166,7 +166,7 @@ def test_weights_do_not_depend_on_how_many_steps_an_execution_has():
 def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
     batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
     model = types.SimpleNamespace(steps_per_execution=1)
-    (((images, labels), count),) = multi_step._stacks(
+    (((images, labels), count),) = multi_step._stack_batches(
         model, batches[:1], np.stack
     )
     assert count == 1
@@ -175,15 +175,15 @@ def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
 
 
 def test_a_stack_has_no_more_than_fits(monkeypatch):
-    monkeypatch.setattr(multi_step, "_MOST_BYTES", 100)
+    monkeypatch.setattr(multi_step, "_MAX_STACK_BYTES", 100)
     model = types.SimpleNamespace(steps_per_execution=9)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
     # Of 9 bytes there are 11.
-    ((_, count),) = multi_step._stacks(model, batches, np.stack)
+    ((_, count),) = multi_step._stack_batches(model, batches, np.stack)
     assert count == 5
     batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
     # Of 36 there are 2.
-    counts = [c for _, c in multi_step._stacks(model, batches, np.stack)]
+    counts = [c for _, c in multi_step._stack_batches(model, batches, np.stack)]
     assert counts == [2, 2, 1]
 
 

@@ -170,7 +170,7 @@ def write_with_its_sum(preset, name, content):
     ("change", "message"),
     [
         ({"registered_name": "keras>Lambda"}, "the model a LeNet5"),
-        ({"config": {"num_classes": 10**9}}, "sizes of its weights"),
+        ({"config": {"num_classes": 10**9}}, "sizes that fit its weights"),
         ({"config": {"dtype": {"class_name": "X", "module": "os"}}}, "dtype"),
         ({"config": {"path": "/"}}, "arguments of LeNet5"),
     ],
@@ -286,7 +286,7 @@ def test_a_subclass_loads_presets_and_its_own(tmp_path, generator):
     loaded = Mine.from_preset(tmp_path / "mine")
     assert type(loaded) is Mine
     assert_same_weights(mine, loaded)
-    with pytest.raises(ValueError, match="by its own `from_preset`"):
+    with pytest.raises(ValueError, match="with its own `from_preset`"):
         LeNet5.from_preset(tmp_path / "mine")
 
 
