@@ -20,10 +20,9 @@ def fit_temperature(
 ) -> float:
     """Returns the temperature that calibrates probabilities.
 
-    The probabilities `softmax(logits / temperature)` have the smallest
-    crossentropy (https://arxiv.org/abs/1706.04599, section 4.2). The
-    temperature of an overconfident model is above 1, of an underconfident model
-    below 1. The class with the highest probability stays the same.
+    `softmax(logits / temperature)` has the smallest crossentropy
+    (https://arxiv.org/abs/1706.04599, section 4.2). An overconfident model has
+    a temperature above 1. The predicted class stays the same.
 
     Args:
         probabilities: Array of floats of shape `(n, num_classes)`, for images
@@ -34,8 +33,8 @@ def fit_temperature(
         Float from 0.01 to 100.
 
     Raises:
-        ValueError: If the arrays have other shapes or dtypes, rows of
-            `probabilities` do not add up to 1, or a label is out of range.
+        ValueError: If a shape or dtype differs, a row of `probabilities` does
+            not add up to 1, or a label is out of range.
 
     Example:
 
@@ -49,8 +48,7 @@ def fit_temperature(
     0.7
     """
     probabilities, labels = _check_predictions(probabilities, labels)
-    # Softmax is invariant to a constant, so these logits differ from the
-    # model's by one for each row.
+    # Softmax does not depend on the constant that the logarithm lacks.
     logits = np.log(np.maximum(probabilities, np.finfo("float32").tiny))
     actual = logits[np.arange(len(labels)), labels]
 
@@ -87,8 +85,8 @@ def expected_calibration_error(
         Float from 0 to 1.
 
     Raises:
-        ValueError: If the arrays have other shapes or dtypes, rows of
-            `probabilities` do not add up to 1, or a label is out of range.
+        ValueError: If a shape or dtype differs, a row of `probabilities` does
+            not add up to 1, or a label is out of range.
 
     Example:
 
@@ -123,8 +121,8 @@ def risk_coverage_curve(
         share of wrong predictions among the others.
 
     Raises:
-        ValueError: If the arrays have other shapes or dtypes, rows of
-            `probabilities` do not add up to 1, or a label is out of range.
+        ValueError: If a shape or dtype differs, a row of `probabilities` does
+            not add up to 1, or a label is out of range.
 
     Example:
 
@@ -157,9 +155,8 @@ def calibrate(
 ) -> float:
     """Calibrates the probabilities of a model with a temperature.
 
-    The weights of the output layer are divided by the temperature, so that the
-    model itself returns calibrated probabilities. Predicted classes stay the
-    same.
+    The weights of the output layer are divided by it, so the model itself
+    returns calibrated probabilities. Predicted classes stay the same.
 
     Args:
         model: A `LeNet5`, or another model whose last layer is `Dense` with
@@ -172,8 +169,8 @@ def calibrate(
 
     Raises:
         ValueError: If the model does not end in a `Dense` layer with a softmax,
-            the layer has LoRA or an unsupported quantization, the model
-            rejects `images`, or a label is out of range.
+            the layer has LoRA or an unsupported quantization, or the model
+            rejects the data.
 
     Example:
 

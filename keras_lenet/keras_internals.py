@@ -22,13 +22,6 @@ BOOKKEEPING_ATTRIBUTES = {
     "is_gptq_calibrated",
 }
 
-_JAX_STATE = (
-    "trainable_variables",
-    "non_trainable_variables",
-    "optimizer_variables",
-    "metrics_variables",
-)
-
 
 def attach_jax_state(model: Any) -> None:
     """Makes the values of a model's variables its JAX state.
@@ -37,15 +30,14 @@ def attach_jax_state(model: Any) -> None:
     next batch, and puts `_jax_state` back if there is none. An evaluation
     inside `fit` leaves `_jax_state` incomplete and with its own metrics.
     """
-    groups = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
     model._jax_state = {
-        name: [variable.value for variable in group]
-        for name, group in zip(_JAX_STATE, groups, strict=True)
+        name: [variable.value for variable in variables]
+        for name, variables in (
+            ("trainable_variables", model.trainable_variables),
+            ("non_trainable_variables", model.non_trainable_variables),
+            ("optimizer_variables", model.optimizer.variables),
+            ("metrics_variables", model.metrics_variables),
+        )
     }
 
 
@@ -56,10 +48,13 @@ def restore_jax_state(model: Any, state: tuple[Any, ...]) -> None:
     loses them if the step raises an error. The state has no optimizer
     variables in `evaluate` and `predict`, and no metrics in `predict`.
     """
-    names = list(_JAX_STATE)
+    names = ["trainable", "non_trainable", "optimizer", "metrics"]
     if len(state) == 3:
-        names.remove("optimizer_variables")
-    model._jax_state = dict(zip(names, state, strict=False))
+        names.remove("optimizer")
+    model._jax_state = {
+        f"{name}_variables": values
+        for name, values in zip(names, state, strict=False)
+    }
     model._jax_state_synced = False
     model.jax_state_sync()
 

@@ -35,8 +35,7 @@ class PadTo32(DataLayer):
             to the compute dtype; `dtype="uint8"` keeps pixels as bytes.
 
     Input shape:
-        `(..., height, width, channels)`, height and width known and from 1 to
-        32.
+        `(..., height, width, channels)`, height and width known, from 1 to 32.
 
     Output shape:
         `(..., 32, 32, channels)`.
@@ -106,31 +105,25 @@ def _padding(shape: Any) -> list[tuple[int, int]]:
     """Returns the number of pixels to add before and after, for every axis."""
     # TensorFlow's shapes of unknown rank have no length.
     rank = shape.rank if hasattr(shape, "rank") else len(shape)
-    if rank is None or rank < 3:
-        raise ValueError(
-            "`PadTo32` expects images of shape (..., height, width, channels). "
-            f"Received: inputs of shape {shape}. Grey images need a last axis "
-            "of size 1, e.g. `images[..., np.newaxis]`."
-        )
-    size = tuple(shape[-3:-1])
-    if None in size:
-        raise ValueError(
-            "`PadTo32` expects images of known height and width. "
-            f"Received: inputs of shape {tuple(shape)}. Set them, e.g. with "
-            "`keras.Input((28, 28, 1))` or `tf.ensure_shape`."
-        )
-    if not all(1 <= pixels <= _FIELD for pixels in size):
-        raise ValueError(
-            "`PadTo32` expects images of at least 1x1 and at most 32x32 "
-            f"pixels. Received: inputs of shape {tuple(shape)}. Resize them "
-            "first, e.g. with `keras.layers.Resizing(32, 32)`."
-        )
-    missing = [_FIELD - pixels for pixels in size]
-    return [
-        *[(0, 0)] * (rank - 3),
-        *[(pixels // 2, pixels - pixels // 2) for pixels in missing],
-        (0, 0),
-    ]
+    size = () if rank is None or rank < 3 else tuple(shape[-3:-1])
+    if not size:
+        advice = "Add the channels, e.g. with `images[..., np.newaxis]`."
+    elif None in size:
+        advice = "Set the size with `keras.Input(shape)` or `tf.ensure_shape`."
+    elif not all(1 <= pixels <= _FIELD for pixels in size):
+        advice = "Resize them first with `keras.layers.Resizing(32, 32)`."
+    else:
+        missing = [_FIELD - pixels for pixels in size]
+        return [
+            *[(0, 0)] * (rank - 3),
+            *[(pixels // 2, pixels - pixels // 2) for pixels in missing],
+            (0, 0),
+        ]
+    raise ValueError(
+        "`PadTo32` expects images of shape (..., height, width, channels), "
+        "with a known height and width, at least 1x1 and at most 32x32 "
+        f"pixels. Received: inputs of shape {shape}. {advice}"
+    )
 
 
 def spread_channels(kernel: Array, channels: int) -> Array:

@@ -12,29 +12,16 @@ import numpy as np
 
 from keras_lenet.callbacks.order import check_order
 from keras_lenet.keras_internals import has_one_replica, is_validation_of_fit
+from keras_lenet.models import array_data, multi_step
 from keras_lenet.models.adapt import adapt
-from keras_lenet.models.array_data import (
-    name_data,
-    replace_arrays,
-    replace_arrays_in_fit,
-)
 from keras_lenet.models.layer_record import LayerRecord
-from keras_lenet.models.multi_step import can_train, train_function, with_checks
 from keras_lenet.models.presets import load_preset, write_preset
 from keras_lenet.models.steps_per_execution import (
     choose_steps,
     steps_per_execution,
 )
 from keras_lenet.types import Tensor
-from keras_lenet.validation.batches import (
-    batch_check,
-    check_compiled_loss,
-    check_lengths,
-    check_pixels,
-    check_shape,
-    check_targets,
-    is_arrays,
-)
+from keras_lenet.validation import batches
 from keras_lenet.version import __version__
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -48,14 +35,10 @@ def _documented_as(method: Any) -> Callable[[Method], Method]:
 class BaseModel(keras.Model):
     """A Keras model that trains fast, checks its inputs and has presets.
 
-    If `trains_compiled` returns `True`, `fit` runs several steps in one
-    compiled program, as many as the callbacks allow
-    (`keras_lenet.models.multi_step`). Otherwise it is Keras' `fit`. On
-    TensorFlow, NumPy arrays become datasets without `tf.data` autotuning, which
-    delays the end of each epoch.
-
-    A subclass builds its layers with `LayerRecord.add` and ends `__init__`
-    with `_finish`.
+    If `trains_compiled` returns `True`, `fit` runs as many steps in one
+    compiled program as the callbacks allow (`keras_lenet.models.multi_step`).
+    Otherwise it is Keras' `fit`. A subclass builds its layers with
+    `LayerRecord.add` and ends `__init__` with `_finish`.
     """
 
     num_classes: int
@@ -79,17 +62,13 @@ class BaseModel(keras.Model):
         self.dtype_policy = policy
 
     def layers_unchanged(self, *names: str) -> bool:
-        """Returns whether layers compute what the class built them for.
-
-        Args:
-            *names: Names of layers. Defaults to all layers.
-        """
+        """Returns whether layers (default: all) compute what they did first."""
         return self._record.is_unchanged(names)
 
     def call(
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
-        check_shape(self, inputs)
+        batches.check_shape(self, inputs)
         return super().call(inputs, training=training, mask=mask)
 
     def trains_compiled(self) -> bool:
@@ -98,15 +77,11 @@ class BaseModel(keras.Model):
         return (
             not self._uses_keras_loop
             and not any(map(self._is_overridden, names))
-            and can_train(self)
+            and multi_step.can_train(self)
         )
 
     def use_keras_loop(self) -> Callable[..., Any]:
-        """Lets Keras train the model until it is compiled again.
-
-        Returns:
-            Keras' training function.
-        """
+        """Returns Keras' train function, used until `compile` is called."""
         self._uses_keras_loop = True
         return self.make_train_function(force=True)  # type: ignore[no-any-return]
 
@@ -139,29 +114,31 @@ class BaseModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         if self.train_function is None or force:
             if self.trains_compiled():
-                self.train_function: Any = train_function(self)
+                self.train_function: Any = multi_step.train_function(self)
             else:
-                super().make_train_function(force)
-                self.train_function = with_checks(self, self.train_function)
+                self._add_checks("train", super().make_train_function, force)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
         if self.test_function is None or force:
-            super().make_test_function(force)
-            self.test_function: Any = with_checks(self, self.test_function)
+            self._add_checks("test", super().make_test_function, force)
         return self.test_function
 
     def make_predict_function(self, force: bool = False) -> Any:
         if self.predict_function is None or force:
-            super().make_predict_function(force)
-            self.predict_function: Any = with_checks(
-                self, self.predict_function
-            )
+            self._add_checks("predict", super().make_predict_function, force)
         return self.predict_function
+
+    def _add_checks(self, kind: str, make: Any, force: bool) -> None:
+        make(force)
+        function = getattr(self, f"{kind}_function")
+        checked = multi_step.with_checks(self, function)
+        setattr(self, f"{kind}_function", checked)
 
     @_documented_as(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        self._check_loss()
+        if self._computes_compiled_loss():
+            batches.check_compiled_loss(self)
         arguments = self._check_arguments(super().fit, args, kwargs)
         validation_data = arguments.get("validation_data")
         callbacks = arguments.get("callbacks") or []
@@ -172,12 +149,12 @@ class BaseModel(keras.Model):
         )
         if isinstance(validation_data, (tuple, list)):
             try:
-                self.check_arrays(name_data(validation_data))
+                self.check_arrays(array_data.name_data(validation_data))
             except ValueError as error:
                 raise ValueError(f"`validation_data`: {error}") from None
         with self._checking_batches(arguments.get("x")):
             if self._may_replace_arrays():
-                arguments = replace_arrays_in_fit(arguments)
+                arguments = array_data.replace_arrays_in_fit(arguments)
             steps = self._user_steps = self.steps_per_execution
             if steps == 1 and self.trains_compiled():
                 steps = choose_steps(**arguments)
@@ -197,7 +174,6 @@ class BaseModel(keras.Model):
         if is_validation_of_fit(kwargs):
             with self._checking_batches(kwargs.get("x")):
                 return super().evaluate(*args, **kwargs)
-        self._check_loss()
         return self._run(super().evaluate, args, kwargs)
 
     @_documented_as(keras.Model.predict)
@@ -207,7 +183,9 @@ class BaseModel(keras.Model):
     def _run(
         self, method: Any, args: Any, kwargs: Any, targets: bool = True
     ) -> Any:
-        """Calls `evaluate` or `predict` of Keras with checked data."""
+        """Calls Keras' `evaluate` or `predict` with checked data."""
+        if targets and self._computes_compiled_loss():
+            batches.check_compiled_loss(self)
         arguments = self._check_arguments(method, args, kwargs, targets)
         # A callback may call this while `fit` runs more steps per execution.
         steps = self._user_steps or self.steps_per_execution
@@ -216,7 +194,7 @@ class BaseModel(keras.Model):
             steps_per_execution(self, steps),
         ):
             if self._may_replace_arrays():
-                arguments = replace_arrays(arguments)
+                arguments = array_data.replace_arrays(arguments)
             return method(**arguments)
 
     @_documented_as(keras.Model.train_on_batch)
@@ -257,41 +235,28 @@ class BaseModel(keras.Model):
         return arguments
 
     def check_arrays(self, data: dict[str, Any], targets: bool = True) -> None:
-        """Checks images and labels that are arrays, all of them at once.
-
-        Args:
-            data: Dict with `"x"` and `"y"`. Other data than arrays are not
-                checked.
-            targets: Boolean. Whether to check labels. Defaults to `True`.
-
-        Raises:
-            ValueError: If `fit` would reject the data.
-        """
+        """Checks `x` and, if `targets`, `y` of a dict, if `x` is arrays."""
         x, y = data.get("x"), data.get("y")
-        if not is_arrays(x):
+        if not batches.is_arrays(x):
             return
         if not self._is_overridden("call"):
-            check_shape(self, x)
-            check_pixels(self, x)
-        check_lengths(x, y)
+            batches.check_shape(self, x)
+            batches.check_pixels(self, x)
+        batches.check_lengths(x, y)
         if targets and self._computes_compiled_loss():
-            check_targets(self, y)
+            batches.check_targets(self, y)
 
     def _computes_compiled_loss(self) -> bool:
         """Returns whether the model computes the loss of `compile`."""
         return bool(self.compiled) and not self._is_overridden("compute_loss")
-
-    def _check_loss(self) -> None:
-        if self._computes_compiled_loss():
-            check_compiled_loss(self)
 
     @contextlib.contextmanager
     def _checking_batches(self, x: Any, targets: bool = True) -> Iterator[None]:
         """Checks each batch, unless `x` is checked already."""
         before = self._check_batch
         self._check_batch = None
-        if not is_arrays(x) and not hasattr(x, "is_checked"):
-            self._check_batch = batch_check(
+        if not batches.is_arrays(x) and not hasattr(x, "is_checked"):
+            self._check_batch = batches.batch_check(
                 self,
                 images=not self._is_overridden("call"),
                 targets=targets and self._computes_compiled_loss(),
@@ -340,21 +305,16 @@ class BaseModel(keras.Model):
                 `"digits"` for `LeNet5`, `"original"` for `OriginalLeNet5`), or
                 path of a folder that `save_to_preset` wrote. A name wins over
                 a path: a folder called `mnist` is `"./mnist"`.
-            **kwargs: Arguments of the model, in place of the preset's. If
-                `num_classes` changes, the `output` layer of a `LeNet5` gets new
-                weights, on top of the trained layers. If `input_shape` changes
-                from grey to colour images, the first layer's weights are
-                spread over the channels, and the reverse.
+            **kwargs: Arguments of the model, in place of the preset's, as for
+                `keras_lenet.saving.adapt`.
 
         Returns:
-            A model of this class, not compiled. Its card, which
-            `keras_lenet.saving.read_preset` returns, says how it was trained
-            and how accurate it is.
+            A model of this class, not compiled. For its training recipe and
+            test accuracy, see the card that `read_preset` returns.
 
         Raises:
             ValueError: If the preset does not exist or belongs to another
-                class, if the model rejects an argument, or if neither the
-                weights nor `input_shape` are for grey images.
+                class, or `adapt` rejects an argument.
             keras_lenet.files.FileFormatError: If the preset is damaged or is
                 not a preset. It is a `ValueError`.
 
@@ -368,16 +328,13 @@ class BaseModel(keras.Model):
         return adapt(model, **kwargs) if kwargs else model
 
     def save_to_preset(
-        self,
-        path: str | os.PathLike[str],
-        card: dict[str, Any] | None = None,
+        self, path: str | os.PathLike[str], card: dict[str, Any] | None = None
     ) -> None:
         """Saves the model as a preset, a folder that `from_preset` loads.
 
         Args:
             path: Path of a folder that is empty or does not exist.
-            card: Dict that describes the model, for JSON. Defaults to an empty
-                dict.
+            card: Dict that describes the model, for JSON. Defaults to `{}`.
 
         Raises:
             ValueError: If the folder is not empty.
@@ -406,9 +363,7 @@ class BaseModel(keras.Model):
         write_preset(path, config, save_weights, card or {}, facts)
 
 
-def _bind(
-    method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Any]:
+def _bind(method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """Returns a call's arguments by name."""
     arguments = inspect.signature(method).bind(*args, **kwargs).arguments
     return {**arguments, **arguments.pop("kwargs", {})}

@@ -34,10 +34,8 @@ _ENTRY_MODULES = (
 def check_finite(path: Path, model: Any) -> None:
     """Checks that all weights of a model are finite."""
     for weight in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise FileFormatError(
-                path, weight.path, "finite", "infinite or NaN values"
-            )
+        is_finite = np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+        _check(is_finite, path, weight.path, "finite", "infinite or NaN values")
 
 
 def check_config(
@@ -47,16 +45,10 @@ def check_config(
     base_class: Any,
     expected_class: Any = None,
 ) -> Any:
-    """Checks that a serialized model is safe to deserialize.
+    """Checks that a serialized model is safe to load, and returns its class.
 
-    It must be of a registered subclass of `base_class` or of `expected_class`,
-    and must not request more memory than its weights have bytes.
-
-    Returns:
-        The class of the model.
-
-    Raises:
-        FileFormatError: If the configuration is anything else.
+    The class must be a registered subclass of `base_class`, or
+    `expected_class`. The model must not need more memory than its weights have.
     """
     name = serialized["registered_name"]
     model_class = _find_class(name, base_class, expected_class)
@@ -76,32 +68,33 @@ def check_config(
     known = {"trainable", "layer_configs"}.union(
         *(inspect.signature(base).parameters for base in own_classes)
     )
-    if not set(config) <= known:
-        raise FileFormatError(
-            path, "arguments", f"of {model_class.__name__}", sorted(config)
-        )
+    expected = f"of {model_class.__name__}"
+    _check(set(config) <= known, path, "arguments", expected, sorted(config))
     activation = config.get("classifier_activation", "")
-    if not isinstance(activation, str):
-        raise FileFormatError(
-            path, "classifier_activation", "as a name", activation
-        )
+    is_name = isinstance(activation, str)
+    _check(is_name, path, "classifier_activation", "as a name", activation)
     for entry in _serialized_objects(config.get("dtype")):
-        module, class_name = entry.get("module"), entry["class_name"]
-        if module != "keras" or "Policy" not in class_name:
-            raise FileFormatError(path, "dtype", "as a Keras policy", entry)
+        is_policy = (
+            entry.get("module") == "keras" and "Policy" in entry["class_name"]
+        )
+        _check(is_policy, path, "dtype", "as a Keras policy", entry)
     for layer, entries in config.get("layer_configs", {}).items():
         _check_layer_entries(path, layer, entries, weight_bytes)
     shape = config.get("input_shape") or [0]
     # Each channel and each class has at least one weight.
     least = config.get("num_classes", 0) + shape[-1]
-    if least > weight_bytes:
-        raise FileFormatError(
-            path,
-            "sizes",
-            "that fit its weights",
-            f"{least} channels and classes",
-        )
+    received = f"{least} channels and classes"
+    _check(
+        least <= weight_bytes, path, "sizes", "that fit its weights", received
+    )
     return model_class
+
+
+def _check(
+    holds: bool, path: Path, field: str, expected: Any, received: Any
+) -> None:
+    if not holds:
+        raise FileFormatError(path, field, expected, received)
 
 
 def _find_class(name: str, base_class: Any, expected_class: Any) -> Any:
@@ -120,21 +113,18 @@ def _check_layer_entries(
     path: Path, layer: str, entries: dict[str, Any], weight_bytes: int
 ) -> None:
     """Checks that a layer's changes create only Keras' and our own objects."""
-    field = f"layer_configs of {layer}"
-    if not set(entries) <= _LAYER_ENTRIES:
-        allowed = f"with only {sorted(_LAYER_ENTRIES)}"
-        raise FileFormatError(path, field, allowed, sorted(entries))
+    field, keys = f"layer_configs of {layer}", sorted(entries)
+    allowed = f"with only {sorted(_LAYER_ENTRIES)}"
+    _check(_LAYER_ENTRIES.issuperset(keys), path, field, allowed, keys)
     for entry in _serialized_objects(entries):
         name = entry.get("registered_name") or ""
-        if entry.get("module") not in _ENTRY_MODULES and not (
-            name.startswith("keras_lenet>")
-        ):
-            raise FileFormatError(
-                path, field, "with only objects of Keras", entry
-            )
+        is_safe = entry.get("module") in _ENTRY_MODULES or name.startswith(
+            "keras_lenet>"
+        )
+        _check(is_safe, path, field, "with only objects of Keras", entry)
     rank = entries.get("lora_rank") or 0
-    if rank > weight_bytes:
-        raise FileFormatError(path, "lora_rank", "that fits its weights", rank)
+    fits = rank <= weight_bytes
+    _check(fits, path, "lora_rank", "that fits its weights", rank)
 
 
 def _serialized_objects(config: Any) -> Iterator[dict[str, Any]]:

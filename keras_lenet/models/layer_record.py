@@ -25,11 +25,10 @@ _ENTRIES_WITHOUT_EFFECT = {name.lstrip("_") for name in _WITHOUT_EFFECT}
 
 
 class LayerRecord:
-    """Builds the layers of a model and remembers them as built.
+    """Builds a model's layers with `changes` and remembers them as built.
 
-    `changes` maps names of layers to the entries of their configurations that
-    differ from how the model's class builds them, as `changed_configs` returns
-    them.
+    `changes` maps names of layers to changed entries of their configurations,
+    as `changed_configs` returns them.
     """
 
     def __init__(

@@ -33,15 +33,14 @@ class LeNet5(BaseModel):
     weights, every map of `c3` sees all maps of `s2`, and the output is a
     softmax. With one channel and ten classes there are 61,706 weights.
 
-    On a CPU with TensorFlow or JAX, `fit` runs several steps in one compiled
-    program, as many as the callbacks allow, and computes each convolution and
-    its pooling as one product (`keras_lenet.models.fused_forward`). This
-    computes what Keras' layers and `fit` compute. Keras' own layers and loop
-    run if a layer has changed, a subclass has its own `call` or `train_step`,
-    or `compile` got `run_eagerly=True` or `jit_compile=False`. Set
-    `steps_per_execution` in `compile` to choose the number of steps. On
-    TensorFlow, NumPy arrays become datasets without `tf.data` autotuning,
-    which delays the end of each epoch.
+    On a CPU with TensorFlow or JAX, `fit` runs as many steps in one compiled
+    program as the callbacks allow, and computes each convolution and its
+    pooling as one product (`keras_lenet.models.fused_forward`). The result is
+    that of Keras' layers and `fit`, which run instead if a layer has changed, a
+    subclass has its own `call` or `train_step`, or `compile` got
+    `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
+    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
+    datasets without `tf.data` autotuning, which delays the end of each epoch.
 
     Changes of a layer are saved with the model, as `layer_configs`.
 

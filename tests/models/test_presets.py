@@ -212,7 +212,7 @@ def test_damaged_metadata_are_refused(content, preset):
 
 def test_an_unknown_preset_is_refused_with_the_names_there_are():
     with pytest.raises(
-        ValueError, match="one of mnist, digits, original, or the path"
+        ValueError, match="one of digits, mnist, original, or the path"
     ):
         LeNet5.from_preset("cifar10")
 
