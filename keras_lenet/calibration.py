@@ -40,10 +40,10 @@ def fit_temperature(
 
     >>> import numpy as np
     >>> from keras_lenet.calibration import fit_temperature
-    >>> sure = np.tile([0.9, 0.1], (10, 1))
-    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # Right in 7 of 10.
-    >>> temperature = fit_temperature(sure, labels)
-    >>> logits = np.log(sure[0]) / temperature
+    >>> probabilities = np.tile([0.9, 0.1], (10, 1))
+    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # 7 of 10 are correct.
+    >>> temperature = fit_temperature(probabilities, labels)
+    >>> logits = np.log(probabilities[0]) / temperature
     >>> round(float(np.exp(logits[0]) / np.exp(logits).sum()), 3)
     0.7
     """
@@ -92,9 +92,9 @@ def expected_calibration_error(
 
     >>> import numpy as np
     >>> from keras_lenet.calibration import expected_calibration_error
-    >>> sure = np.tile([0.9, 0.1], (10, 1))
-    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # Right in 7 of 10.
-    >>> round(expected_calibration_error(sure, labels), 3)
+    >>> probabilities = np.tile([0.9, 0.1], (10, 1))
+    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # 7 of 10 are correct.
+    >>> round(expected_calibration_error(probabilities, labels), 3)
     0.2
     """
     probabilities, labels = _check_predictions(probabilities, labels)

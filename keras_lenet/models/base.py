@@ -62,7 +62,7 @@ class BaseModel(keras.Model):
         self.dtype_policy = policy
 
     def layers_unchanged(self, *names: str) -> bool:
-        """Returns whether layers (default: all) compute what they did first."""
+        """Returns whether layers, by default all, are as the class built them."""
         return self._record.is_unchanged(names)
 
     def call(

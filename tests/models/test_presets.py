@@ -258,7 +258,7 @@ def test_the_original_preset_matches_its_card_and_reads_wide_images(
     accuracy = np.mean(scores.argmax(axis=1) == y_test)
     card = read_preset("original").card
     assert accuracy == pytest.approx(card["test_accuracy"], abs=2e-4)
-    # Of 9 outputs, the first and the last each see one of two digits.
+    # There are 9 outputs; the first and the last see one digit each.
     wide = OriginalLeNet5.from_preset("original", input_shape=(32, 64, 1))
     pairs = np.pad(x_test[:200], ((0, 0), (2, 2), (2, 2), (0, 0)))
     pairs = np.concatenate([pairs[::2], pairs[1::2]], axis=2)
