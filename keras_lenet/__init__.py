@@ -50,14 +50,13 @@ _MODULES = {
     "train": "training",
 }
 
-
-# `keras.saving.load_model` only finds classes that are registered.
+# Modules that register classes for `keras.saving.load_model`.
 _REGISTERING = ("datasets.distortion", "models", "original", "recipes")
 
 
 def __getattr__(name: str) -> Any:
-    # Importing Keras fixes its backend and takes seconds, so it has to wait
-    # until the command line has read `--backend` and has something to do.
+    # Import Keras late: it takes seconds and fixes the backend, which the
+    # command line sets from `--backend`.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"keras_lenet.{_MODULES.get(name, name)}")

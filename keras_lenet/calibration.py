@@ -1,28 +1,31 @@
-"""Whether probabilities can be trusted, and what to reject by them."""
+"""Calibration of probabilities, and rejection of uncertain predictions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import softmax
+
+from keras_lenet.types import Array
 
 if TYPE_CHECKING:
     from keras_lenet.models import LeNet5
 
-Array = npt.NDArray[Any]
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 100.0
 
 
 def fit_temperature(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike
 ) -> float:
-    """Returns the temperature that makes probabilities fit best.
+    """Returns the temperature that calibrates probabilities.
 
-    Divided by it, logits give the probabilities `softmax(logits / T)` whose
-    crossentropy is smallest (https://arxiv.org/abs/1706.04599, section 4.2).
-    Above 1 a model is too sure of itself, below 1 not sure enough. The class
-    with the highest probability stays the same.
+    `softmax(logits / temperature)` has the smallest crossentropy
+    (https://arxiv.org/abs/1706.04599, section 4.2). An overconfident model has
+    a temperature above 1. The predicted class stays the same.
 
     Args:
-        probabilities: Array of floats of shape `(n, num_classes)`, of images
+        probabilities: Array of floats of shape `(n, num_classes)`, for images
             that the model was not trained on.
         labels: Array of integers of shape `(n,)`.
 
@@ -30,90 +33,96 @@ def fit_temperature(
         Float from 0.01 to 100.
 
     Raises:
-        ValueError: When shapes or values are not of the form above.
+        ValueError: If a shape or dtype differs, a row of `probabilities` does
+            not add up to 1, or a label is out of range.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_lenet.calibration import fit_temperature
-    >>> sure = np.tile([0.9, 0.1], (10, 1))
-    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # Right in 7 of 10.
-    >>> temperature = fit_temperature(sure, labels)
-    >>> logits = np.log(sure[0]) / temperature
+    >>> probabilities = np.tile([0.9, 0.1], (10, 1))
+    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # 7 of 10 are correct.
+    >>> temperature = fit_temperature(probabilities, labels)
+    >>> logits = np.log(probabilities[0]) / temperature
     >>> round(float(np.exp(logits[0]) / np.exp(logits).sum()), 3)
     0.7
     """
-    values, indices = _checked(probabilities, labels)
-    # Up to a constant, logits.
-    logits = np.log(np.maximum(values, np.finfo("float32").tiny))
-    actual = np.take_along_axis(logits, indices[:, np.newaxis], axis=1)
-    low, high = np.log(0.01), np.log(100.0)
-    # The derivative by 1/T, which grows with it, changes its sign once.
-    for _ in range(60):
-        middle = (low + high) / 2
-        weights = _softmax(logits / np.exp(middle))
-        if ((weights * logits).sum(axis=1) - actual[:, 0]).mean() > 0:
-            low = middle
-        else:
-            high = middle
-    return float(np.exp((low + high) / 2))
+    probabilities, labels = _check_predictions(probabilities, labels)
+    # Softmax does not depend on the constant that the logarithm lacks.
+    logits = np.log(np.maximum(probabilities, np.finfo("float32").tiny))
+    actual = logits[np.arange(len(labels)), labels]
+
+    def slope(log_temperature: float) -> float:
+        """Returns the derivative of the crossentropy by `1 / temperature`."""
+        weights = softmax(logits / np.exp(log_temperature), axis=1)
+        return float(((weights * logits).sum(axis=1) - actual).mean())
+
+    # The crossentropy is convex in `1 / temperature`: the slope changes its
+    # sign at most once.
+    low, high = np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)
+    if slope(low) <= 0:
+        return _MIN_TEMPERATURE
+    if slope(high) > 0:
+        return _MAX_TEMPERATURE
+    return float(np.exp(brentq(slope, low, high, xtol=1e-12)))
 
 
 def expected_calibration_error(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, num_bins: int = 15
 ) -> float:
-    """Returns how far off probabilities are from how often they are right.
+    """Returns the mean difference of confidence and accuracy.
 
-    Predictions are put into bins by the probability of the predicted class;
-    it is the mean difference of that and the accuracy, weighted by the
-    numbers of predictions (https://arxiv.org/abs/1706.04599, equation 3).
+    Predictions are binned by the probability of the predicted class. The error
+    is the mean over the bins, weighted by their numbers of predictions
+    (https://arxiv.org/abs/1706.04599, equation 3).
 
     Args:
         probabilities: Array of floats of shape `(n, num_classes)`.
         labels: Array of integers of shape `(n,)`.
-        num_bins: Integer. How many bins from 0 to 1. Defaults to `15`.
+        num_bins: Integer. The number of bins from 0 to 1. Defaults to `15`.
 
     Returns:
         Float from 0 to 1.
 
     Raises:
-        ValueError: When shapes or values are not of the form above.
+        ValueError: If a shape or dtype differs, a row of `probabilities` does
+            not add up to 1, or a label is out of range.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_lenet.calibration import expected_calibration_error
-    >>> sure = np.tile([0.9, 0.1], (10, 1))
-    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # Right in 7 of 10.
-    >>> round(expected_calibration_error(sure, labels), 3)
+    >>> probabilities = np.tile([0.9, 0.1], (10, 1))
+    >>> labels = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]  # 7 of 10 are correct.
+    >>> round(expected_calibration_error(probabilities, labels), 3)
     0.2
     """
-    values, indices = _checked(probabilities, labels)
-    confidence = values.max(axis=1)
-    right = values.argmax(axis=1) == indices
+    probabilities, labels = _check_predictions(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
     bins = np.ceil(confidence * num_bins).clip(1, num_bins).astype("int64")
-    # Sums of what a bin lacks or has too much.
-    surplus = np.bincount(bins, confidence - right)
-    return float(abs(surplus).sum() / len(indices))
+    gaps = np.bincount(bins, confidence - correct)
+    return float(abs(gaps).sum() / len(labels))
 
 
 def risk_coverage_curve(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike
 ) -> dict[str, Array]:
-    """Returns the error that is left when unsure predictions are rejected.
+    """Returns the error that remains if uncertain predictions are rejected.
 
     Args:
         probabilities: Array of floats of shape `(n, num_classes)`.
         labels: Array of integers of shape `(n,)`.
 
     Returns:
-        Dict of arrays, one number for each different probability of a
-        predicted class, from the lowest on: `"threshold"`, below which
+        Dict of arrays with one number for each distinct probability of a
+        predicted class, in ascending order: `"threshold"`, below which
         predictions are rejected; `"rejected"`, their share; `"error"`, the
-        share of the others that is wrong.
+        share of wrong predictions among the others.
 
     Raises:
-        ValueError: When shapes or values are not of the form above.
+        ValueError: If a shape or dtype differs, a row of `probabilities` does
+            not add up to 1, or a label is out of range.
 
     Example:
 
@@ -126,12 +135,12 @@ def risk_coverage_curve(
     >>> curve["error"].tolist()
     [0.25, 0.0, 0.0, 0.0]
     """
-    values, indices = _checked(probabilities, labels)
-    confidence = values.max(axis=1)
+    probabilities, labels = _check_predictions(probabilities, labels)
+    confidence = probabilities.max(axis=1)
     order = confidence.argsort()
-    wrong = (values.argmax(axis=1) != indices)[order]
+    wrong = (probabilities.argmax(axis=1) != labels)[order]
     threshold, first = np.unique(confidence[order], return_index=True)
-    # Of each prediction and all that are surer.
+    # Number of errors from each prediction to the most confident one.
     errors = wrong[::-1].cumsum()[::-1]
     count = len(wrong)
     return {
@@ -144,11 +153,10 @@ def risk_coverage_curve(
 def calibrate(
     model: "LeNet5", images: npt.ArrayLike, labels: npt.ArrayLike
 ) -> float:
-    """Makes the probabilities of a model fit, by a temperature.
+    """Calibrates the probabilities of a model with a temperature.
 
-    The weights of the output layer are divided by it, so that the model
-    itself gives calibrated probabilities, wherever it is used. Predicted
-    classes stay the same.
+    The weights of the output layer are divided by it, so the model itself
+    returns calibrated probabilities. Predicted classes stay the same.
 
     Args:
         model: A `LeNet5`, or another model whose last layer is `Dense` with
@@ -160,8 +168,9 @@ def calibrate(
         The temperature, a float.
 
     Raises:
-        ValueError: When the model does not end in a softmax, or the data are
-            not of the form above.
+        ValueError: If the model does not end in a `Dense` layer with a softmax,
+            the layer has LoRA or an unsupported quantization, or the model
+            rejects the data.
 
     Example:
 
@@ -189,7 +198,7 @@ def calibrate(
     probabilities = model.predict(images, batch_size=500, verbose=0)
     temperature = fit_temperature(probabilities, labels)
     if layer.quantization_mode == "int8":
-        # Weights are what is stored, divided by the scale.
+        # A weight is the stored integer divided by the scale.
         layer.kernel_scale.assign(layer.kernel_scale * temperature)
     else:
         layer.kernel.assign(layer.kernel / temperature)
@@ -198,14 +207,10 @@ def calibrate(
     return temperature
 
 
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _checked(
+def _check_predictions(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[Array, Array]:
+    """Returns probabilities and labels as valid arrays."""
     values, indices = np.asarray(probabilities), np.asarray(labels)
     if (
         values.ndim != 2
@@ -219,11 +224,14 @@ def _checked(
             f"{indices.shape}, labels of dtype {indices.dtype}."
         )
     values = values.astype("float64")
-    # bfloat16 has 3 digits. NaN compares false.
-    if not ((values >= 0).all() and (abs(values.sum(axis=1) - 1) < 1e-2).all()):
+    sums = values.sum(axis=1)
+    # bfloat16 has 3 digits. A comparison with NaN is false.
+    if not ((values >= 0).all() and (abs(sums - 1) < 1e-2).all()):
         raise ValueError(
             "`probabilities` must be from 0 to 1 and add up to 1. Received: "
-            "others. Logits become probabilities by `keras.ops.softmax`."
+            f"a smallest value of {values.min():g} and sums from "
+            f"{sums.min():g} to {sums.max():g}. Convert logits with "
+            "`keras.ops.softmax`."
         )
     if indices.min() < 0 or indices.max() >= values.shape[1]:
         raise ValueError(

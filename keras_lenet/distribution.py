@@ -10,7 +10,7 @@ import numpy as np
 
 
 def is_main_process() -> bool:
-    """Returns whether this is the one of several processes that writes."""
+    """Returns whether this process writes files, of several that train."""
     if keras.backend.backend() != "jax":
         return True
     import jax
@@ -19,13 +19,9 @@ def is_main_process() -> bool:
 
 
 def repeat_for_devices(batch: Any) -> tuple[Any, int]:
-    """Repeats a batch until all devices can have as many of its samples.
+    """Repeats a batch until its length is a multiple of the device count.
 
-    Args:
-        batch: Array, or tuple of arrays.
-
-    Returns:
-        The batch, and how many times it is in there.
+    Returns the batch and its number of repetitions.
     """
     if keras.distribution.distribution() is None:
         return batch, 1
@@ -41,7 +37,7 @@ def repeat_for_devices(batch: Any) -> tuple[Any, int]:
 
 @contextlib.contextmanager
 def without_distribution() -> Iterator[None]:
-    """Lets Keras not wait for other processes when it makes an array."""
+    """Lets Keras create arrays without waiting for other processes."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -51,14 +47,14 @@ def without_distribution() -> Iterator[None]:
 
 
 def device_count() -> int:
-    """Returns how many devices share each batch."""
+    """Returns the number of devices that share each batch."""
     if keras.distribution.distribution() is None:
         return 1
     return len(keras.distribution.list_devices())
 
 
 def process_count() -> int:
-    """Returns how many processes train together."""
+    """Returns the number of processes that train together."""
     if keras.backend.backend() != "jax":
         return 1
     import jax
@@ -67,7 +63,7 @@ def process_count() -> int:
 
 
 def gather_from_processes(value: int) -> list[int]:
-    """Returns what this number is in every process; all have to ask."""
+    """Returns every process's value. All processes must call this."""
     if process_count() == 1:
         return [value]
     from jax.experimental import multihost_utils

@@ -1,21 +1,37 @@
-"""Every use of what Keras does not export or document, in one place.
+"""Every use of Keras that Keras does not export or document, in one place.
 
-All of it was checked with Keras 3.15.1.
+Checked with Keras 3.15.1.
 """
 
 from typing import Any
 
 import keras
 
+# Keras' preprocessing layers derive from `DataLayer`, the only base class whose
+# subclasses run inside `tf.data` on every backend.
+DataLayer: Any = keras.layers.Rescaling.__mro__[1]
+
+# Keras' random image layers derive from `BaseImagePreprocessingLayer`.
+ImagePreprocessingLayer: Any = keras.layers.RandomRotation.__mro__[1]
+
+# Keras sets these attributes when it freezes a layer or loads its weights. They
+# do not change the layer's output: only quantized layers read the last two.
+BOOKKEEPING_ATTRIBUTES = {
+    "_trainable",
+    "is_awq_calibrated",
+    "is_gptq_calibrated",
+}
+
 
 def attach_jax_state(model: Any) -> None:
-    """Gives a model the values of its variables as its JAX state."""
-    # Before it asks for the next batch, Keras takes the state out of the
-    # model. Where there is no next batch it puts back what the last user of
-    # the model left here: from an evaluation that is only a part, and metrics
-    # of its own.
+    """Makes the values of a model's variables its JAX state.
+
+    Keras' `fit` takes the values out of the variables before it asks for the
+    next batch, and puts `_jax_state` back if there is none. An evaluation
+    inside `fit` leaves `_jax_state` incomplete and with its own metrics.
+    """
     model._jax_state = {
-        name: [v.value for v in variables]
+        name: [variable.value for variable in variables]
         for name, variables in (
             ("trainable_variables", model.trainable_variables),
             ("non_trainable_variables", model.non_trainable_variables),
@@ -25,11 +41,54 @@ def attach_jax_state(model: Any) -> None:
     }
 
 
-# Keras' own random image layers derive from this class, which it does not
-# export.
-ImagePreprocessingLayer: Any = keras.layers.RandomRotation.__mro__[1]
+def restore_jax_state(model: Any, state: tuple[Any, ...]) -> None:
+    """Puts a JAX state back into a model's variables.
+
+    Keras takes the values out of the variables before the first step, and
+    loses them if the step raises an error. The state has no optimizer
+    variables in `evaluate` and `predict`, and no metrics in `predict`.
+    """
+    names = ["trainable", "non_trainable", "optimizer", "metrics"]
+    if len(state) == 3:
+        names.remove("optimizer")
+    model._jax_state = {
+        f"{name}_variables": values
+        for name, values in zip(names, state, strict=False)
+    }
+    model._jax_state_synced = False
+    model.jax_state_sync()
 
 
-# Only layers of this base class run inside `tf.data` on every backend. Keras
-# does not export it; its own preprocessing layers derive from it.
-DataLayer: Any = keras.layers.Rescaling.__mro__[1]
+def is_validation_of_fit(arguments: dict[str, Any]) -> bool:
+    """Returns whether `evaluate` got these arguments from Keras' `fit`.
+
+    Keras' `fit` passes this keyword, and validates with an iterator that it
+    made for its own `steps_per_execution`.
+    """
+    return bool(arguments.get("_use_cached_eval_dataset"))
+
+
+def set_initial_epoch(model: Any, epoch: int | None) -> None:
+    """Sets the epoch at which `fit` starts.
+
+    Keras reads `_initial_epoch` after `on_train_begin`, in every `fit` until
+    it is reset, and falls back to `initial_epoch` if it is 0 or `None`.
+    """
+    model._initial_epoch = epoch
+
+
+def build_symbolically(model: Any, batch: Any) -> None:
+    """Builds a compiled model's layers, metrics, loss and optimizer.
+
+    Keras does this before the first step, but on TensorFlow only under a
+    distribution strategy.
+    """
+    model._symbolic_build(data_batch=batch)
+
+
+def has_one_replica(model: Any) -> bool:
+    """Returns whether a TensorFlow model trains in a single replica.
+
+    Keras keeps the strategy in whose scope the model was made.
+    """
+    return bool(model.distribute_strategy.num_replicas_in_sync == 1)

@@ -1,14 +1,16 @@
-"""`PadTo32`, and the weights of layers for grey and for colour images."""
+"""`PadTo32`, and first-layer kernels for grey and colour images."""
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lenet.keras_internals import DataLayer
-from keras_lenet.types import Tensor
-from keras_lenet.validation.arguments import check_positive_integer
+from keras_lenet.types import Array, Tensor
+from keras_lenet.validation.arguments import (
+    check_positive_integer,
+    is_finite_number,
+)
 
 _FIELD = 32
 
@@ -21,27 +23,27 @@ class PadTo32(DataLayer):
     so that the ends of strokes can appear in the centre of the receptive field
     of its highest feature detectors
     (https://doi.org/10.1109/5.726791, section II-B). MNIST's images have
-    28x28. When an odd number of rows or columns is to be added, the extra one
-    goes to the bottom or the right. Images of 32x32 pass unchanged.
+    28x28 pixels. If an odd number of rows or columns is missing, the extra one
+    is added at the bottom or the right. Images of 32x32 pass unchanged.
 
     The layer can be used inside a `tf.data` pipeline on every backend.
 
     Args:
-        fill_value: Number. What the added pixels are set to, in the units of
-            the images, so normally that of their background. Defaults to
-            `0.0`.
+        fill_value: Number. The value of the added pixels, in the units of the
+            images, normally that of their background. Defaults to `0.0`.
         **kwargs: `name` and `dtype`, as for any Keras layer. Images are cast
             to the compute dtype; `dtype="uint8"` keeps pixels as bytes.
 
     Input shape:
-        `(..., height, width, channels)`, height and width 1 to 32 and known.
+        `(..., height, width, channels)`, height and width known, from 1 to 32.
 
     Output shape:
         `(..., 32, 32, channels)`.
 
     Raises:
-        ValueError: When an image is larger than 32x32, has no pixels, or when
-            its size or rank is not known or lacks the channels.
+        ValueError: If `fill_value` is not finite or not a value of the compute
+            dtype, if images have no pixels or are larger than 32x32, or if
+            their size is unknown or their channels are missing.
 
     Example:
 
@@ -55,18 +57,16 @@ class PadTo32(DataLayer):
 
     def __init__(self, fill_value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(
-            fill_value, (int, float, np.number)
-        ) or not math.isfinite(fill_value):
+        if not is_finite_number(fill_value):
             raise ValueError(
                 "`fill_value` must be a finite number. "
                 f"Received: fill_value={fill_value!r}"
             )
         if not keras.backend.is_float_dtype(self.compute_dtype):
             limits = np.iinfo(self.compute_dtype)
-            if not (
-                limits.min <= fill_value <= limits.max
-                and fill_value == int(fill_value)
+            if (
+                not limits.min <= fill_value <= limits.max
+                or int(fill_value) != fill_value
             ):
                 raise ValueError(
                     f"`fill_value` must be a value of {self.compute_dtype}. "
@@ -75,14 +75,14 @@ class PadTo32(DataLayer):
         self.fill_value = fill_value
 
     def __call__(self, inputs: Tensor, **kwargs: Any) -> Tensor:
-        # Keras itself fails on shapes of unknown rank, as `tf.numpy_function`
-        # leaves them, before it comes to `call`.
+        # Check here, because Keras fails on shapes of unknown rank, as
+        # `tf.numpy_function` returns them, before it calls `call`.
         if hasattr(inputs, "shape"):
             _padding(inputs.shape)
         return super().__call__(inputs, **kwargs)
 
     def call(self, inputs: Tensor) -> Tensor:
-        # Keras casts bytes inside a TensorFlow graph but not eagerly.
+        # Keras casts bytes in a TensorFlow graph, but not eagerly.
         inputs = self.backend.cast(inputs, self.compute_dtype)
         fill_value = self.fill_value
         if not keras.backend.is_float_dtype(self.compute_dtype):
@@ -102,57 +102,49 @@ class PadTo32(DataLayer):
 
 
 def _padding(shape: Any) -> list[tuple[int, int]]:
-    """Returns how many pixels to add before and after, for every axis."""
+    """Returns the number of pixels to add before and after, for every axis."""
     # TensorFlow's shapes of unknown rank have no length.
     rank = shape.rank if hasattr(shape, "rank") else len(shape)
-    if rank is None or rank < 3:
-        raise ValueError(
-            "`PadTo32` expects images of shape (..., height, width, channels). "
-            f"Received: inputs of shape {shape}. Grey images need a last axis "
-            "of size 1, e.g. `images[..., np.newaxis]`."
-        )
-    size = tuple(shape[-3:-1])
-    if None in size:
-        raise ValueError(
-            "`PadTo32` needs to know the height and width of the images. "
-            f"Received: inputs of shape {tuple(shape)}. Give them, e.g. with "
-            "`keras.Input((28, 28, 1))` or `tf.ensure_shape`."
-        )
-    if not all(1 <= pixels <= _FIELD for pixels in size):
-        raise ValueError(
-            "`PadTo32` expects images of at least 1x1 and at most 32x32 "
-            f"pixels. Received: inputs of shape {tuple(shape)}. Shrink them "
-            "first, e.g. with `keras.layers.Resizing(32, 32)`."
-        )
-    surplus = [_FIELD - pixels for pixels in size]
-    return [
-        *[(0, 0)] * (rank - 3),
-        *[(pixels // 2, pixels - pixels // 2) for pixels in surplus],
-        (0, 0),
-    ]
+    size = () if rank is None or rank < 3 else tuple(shape[-3:-1])
+    if not size:
+        advice = "Add the channels, e.g. with `images[..., np.newaxis]`."
+    elif None in size:
+        advice = "Set the size with `keras.Input(shape)` or `tf.ensure_shape`."
+    elif not all(1 <= pixels <= _FIELD for pixels in size):
+        advice = "Resize them first with `keras.layers.Resizing(32, 32)`."
+    else:
+        missing = [_FIELD - pixels for pixels in size]
+        return [
+            *[(0, 0)] * (rank - 3),
+            *[(pixels // 2, pixels - pixels // 2) for pixels in missing],
+            (0, 0),
+        ]
+    raise ValueError(
+        "`PadTo32` expects images of shape (..., height, width, channels), "
+        "with a known height and width, at least 1x1 and at most 32x32 "
+        f"pixels. Received: inputs of shape {shape}. {advice}"
+    )
 
 
-def spread_channels(
-    kernel: np.ndarray[Any, Any], channels: int
-) -> np.ndarray[Any, Any]:
+def spread_channels(kernel: Array, channels: int) -> Array:
     """Adapts the kernel of a first convolution to other image channels.
 
-    From grey to colour, each weight is divided evenly among the channels; from
-    colour to grey, weights are summed over the channels. So a grey image gives
-    the same sums as before when it is repeated in all channels.
+    From grey to colour, each weight is divided evenly among the channels. From
+    colour to grey, weights are summed over the channels. A grey image then
+    gives the same sums as before if it is repeated in all channels.
 
     Args:
-        kernel: Array of shape `(height, width, channels, maps)`, as of
-            `keras.layers.Conv2D`, or of a `TableConv2D` without a table.
-        channels: Integer. How many channels the images have.
+        kernel: Array of shape `(height, width, channels, maps)`, as in
+            `keras.layers.Conv2D`, or in a `TableConv2D` without a table.
+        channels: Integer. The number of channels of the images.
 
     Returns:
-        Array of shape `(height, width, channels, maps)`. A kernel for as many
-        channels comes back unchanged.
+        Array of shape `(height, width, channels, maps)`. The same kernel if it
+        has that number of channels already.
 
     Raises:
-        ValueError: When the kernel is not of the form above, or neither it
-            nor the images are grey.
+        ValueError: If `kernel` does not have four axes, `channels` is not a
+            positive integer, or neither of them is for grey images.
 
     Example:
 
@@ -172,8 +164,8 @@ def spread_channels(
         return kernel
     if 1 not in (channels, kernel.shape[2]):
         raise ValueError(
-            "`channels` must be 1, or the kernel that of grey images: how "
-            "other channels correspond is not known. "
+            "`channels` must be 1, or `kernel` be for grey images: the "
+            "correspondence of other channels is unknown. "
             f"Received: channels={channels}, kernel of shape {kernel.shape}"
         )
     grey = kernel.sum(axis=2, keepdims=True)

@@ -3,14 +3,14 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_lenet.types import Tensor
+from keras_lenet.validation.arguments import is_finite_number
 
 
 def one_hot_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Returns integer labels as one-hot vectors, of the form of predictions.
+    """Returns integer labels as one-hot vectors like the predictions.
 
     Args:
         y_true: Labels of shape `(batch, d0, ..., dN)` or
@@ -18,10 +18,10 @@ def one_hot_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred: Predictions of shape `(batch, d0, ..., dN, num_classes)`.
 
     Returns:
-        Tensor of the shape and dtype of `y_pred`.
+        Tensor with the shape and dtype of `y_pred`.
 
     Raises:
-        ValueError: When the shapes are not of the form above.
+        ValueError: If the shapes of labels and predictions do not match.
     """
     labels = y_true
     if len(labels.shape) == len(y_pred.shape) and labels.shape[-1] == 1:
@@ -31,8 +31,8 @@ def one_hot_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
         for size, expected in zip(labels.shape, y_pred.shape[:-1], strict=True)
     ):
         raise ValueError(
-            "`y_true` must be integer labels of the shape of `y_pred` without "
-            "its last axis, or with one of size 1. "
+            "`y_true` must be integer labels with the shape of `y_pred` "
+            "without its last axis, or with a last axis of size 1. "
             f"Received: y_true of shape {tuple(y_true.shape)}, y_pred of "
             f"shape {tuple(y_pred.shape)}"
         )
@@ -45,16 +45,16 @@ def one_hot_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
 class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
     """Crossentropy of integer labels, with label smoothing.
 
-    Keras' `SparseCategoricalCrossentropy` takes integers but does not smooth,
+    Keras' `SparseCategoricalCrossentropy` takes integers but does not smooth;
     its `CategoricalCrossentropy` smooths but takes one-hot labels. This is the
-    latter for integers (https://arxiv.org/abs/1512.00567, section 7). Labels
-    to leave out get a sample weight of 0.
+    latter for integers (https://arxiv.org/abs/1512.00567, section 7). To ignore
+    a label, give it a sample weight of 0.
 
     Args:
         label_smoothing: Number from 0 to 1. The share of the probability that
             is spread over all classes. Defaults to `0.1`.
         from_logits: Boolean. Whether the predictions are logits. Defaults to
-            `False`: probabilities.
+            `False`, for probabilities.
         **kwargs: `name`, `reduction` and `dtype`, as for any Keras loss.
 
     Call arguments:
@@ -63,8 +63,8 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
         y_pred: Floats of shape `(batch, d0, ..., dN, num_classes)`.
 
     Raises:
-        ValueError: When `label_smoothing` is not from 0 to 1, or a shape is
-            not of the form above.
+        ValueError: If `label_smoothing` is not from 0 to 1, or the shapes of
+            labels and predictions do not match.
 
     Example:
 
@@ -86,8 +86,7 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, **kwargs)
         if not (
-            isinstance(label_smoothing, (int, float, np.number))
-            and 0 <= label_smoothing <= 1
+            is_finite_number(label_smoothing) and 0 <= label_smoothing <= 1
         ):
             raise ValueError(
                 "`label_smoothing` must be a number from 0 to 1. "

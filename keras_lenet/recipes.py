@@ -1,16 +1,17 @@
-"""Recipes for training: arguments for `compile`."""
+"""Recipes: arguments for `compile`."""
 
-import math
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_lenet.losses import SmoothedSparseCategoricalCrossentropy
 from keras_lenet.original.recipe import paper
 from keras_lenet.types import Tensor
-from keras_lenet.validation.arguments import check_positive_integer
+from keras_lenet.validation.arguments import (
+    check_positive_integer,
+    is_finite_number,
+)
 
 __all__ = [
     "OneCycle",
@@ -25,18 +26,18 @@ __all__ = [
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises to a peak, then falls to zero.
 
-    It rises linearly over the first part of the steps and falls linearly over
-    the others, as in https://arxiv.org/abs/1708.07120, section 3. After the
-    last step it stays at zero.
+    It rises linearly over the first steps and falls linearly over the others
+    (https://arxiv.org/abs/1708.07120, section 3). After the last step it stays
+    at zero.
 
     Args:
-        peak_learning_rate: Number above 0. The learning rate at its highest.
-        steps: Integer. How many training steps there are.
+        peak_learning_rate: Number above 0. The highest learning rate.
+        steps: Integer. The number of training steps.
         warmup: Number above 0 and below 1. The share of the steps in which
-            the rate rises. Defaults to `0.15`.
+            the learning rate rises. Defaults to `0.15`.
 
     Raises:
-        ValueError: When an argument is not of the form above.
+        ValueError: If an argument is out of its range.
 
     Example:
 
@@ -49,16 +50,13 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(
         self, peak_learning_rate: float, steps: int, warmup: float = 0.15
     ) -> None:
-        if not (
-            isinstance(peak_learning_rate, (int, float, np.number))
-            and 0 < peak_learning_rate < math.inf
-        ):
+        if not is_finite_number(peak_learning_rate) or peak_learning_rate <= 0:
             raise ValueError(
                 "`peak_learning_rate` must be a number above 0. "
                 f"Received: peak_learning_rate={peak_learning_rate!r}"
             )
         check_positive_integer("steps", steps)
-        if not (isinstance(warmup, (float, np.floating)) and 0 < warmup < 1):
+        if not is_finite_number(warmup) or not 0 < warmup < 1:
             raise ValueError(
                 "`warmup` must be a number above 0 and below 1. "
                 f"Received: warmup={warmup!r}"
@@ -68,7 +66,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup = float(warmup)
 
     def __call__(self, step: Any) -> Tensor:
-        # The first step is 0 and has a rate already.
+        # Count from 1: the learning rate of step 0 is above zero.
         done = ops.cast(step, "float32") + 1.0
         top = self.warmup * self.steps
         rising = done / top
@@ -85,22 +83,22 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def fast(steps: int, from_logits: bool = False) -> dict[str, Any]:
-    """Returns what to compile a model with to train it in few steps.
+    """Returns arguments of `compile` to train a model in few steps.
 
-    Adam with momenta for short runs, a learning rate of one cycle, and label
+    Adam with momenta for short runs, a one-cycle learning rate, and label
     smoothing. It was tuned for LeNet-5 on MNIST with batches of 100 to 250
     images, on 5,000 images held out of the training set.
 
     Args:
-        steps: Integer. How many training steps there will be, in all epochs.
+        steps: Integer. The number of training steps in all epochs.
         from_logits: Boolean. Whether the model returns logits. Defaults to
-            `False`: probabilities.
+            `False`, for probabilities.
 
     Returns:
         Dict with `optimizer`, `loss` and `metrics`, for `compile`.
 
     Raises:
-        ValueError: When `steps` is not a positive integer.
+        ValueError: If `steps` is not a positive integer.
 
     Example:
 
@@ -120,23 +118,23 @@ def fast(steps: int, from_logits: bool = False) -> dict[str, Any]:
 
 
 def accurate(steps: int, from_logits: bool = False) -> dict[str, Any]:
-    """Returns what to compile a model with to train it for accuracy.
+    """Returns arguments of `compile` to train a model for accuracy.
 
-    AdamW with a learning rate of one cycle and a little label smoothing, for
-    90 epochs of batches of 250 images that `keras_lenet.RandomDistortion`
-    distorts anew each time. It was tuned for LeNet-5 on MNIST, on 5,000
+    AdamW with a one-cycle learning rate and little label smoothing, for 90
+    epochs of batches of 250 images that `keras_lenet.RandomDistortion`
+    distorts differently each time. It was tuned for LeNet-5 on MNIST, on 5,000
     images held out of the training set.
 
     Args:
-        steps: Integer. How many training steps there will be, in all epochs.
+        steps: Integer. The number of training steps in all epochs.
         from_logits: Boolean. Whether the model returns logits. Defaults to
-            `False`: probabilities.
+            `False`, for probabilities.
 
     Returns:
         Dict with `optimizer`, `loss` and `metrics`, for `compile`.
 
     Raises:
-        ValueError: When `steps` is not a positive integer.
+        ValueError: If `steps` is not a positive integer.
 
     Example:
 

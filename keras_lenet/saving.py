@@ -31,16 +31,16 @@ __all__ = [
     "read_preset",
 ]
 
-# The models by their names on the command line.
+# The models by name on the command line.
 MODELS: dict[str, Any] = {"lenet5": LeNet5, "original": OriginalLeNet5}
 
 
 def load_model(path: str | os.PathLike[str]) -> Any:
-    """Loads a model from a `.keras` file that anybody may have made.
+    """Loads a model from a `.keras` file of any origin.
 
-    `keras.saving.load_model` makes whatever registered class the file asks
-    for, of any size. Here nothing but a `LeNet5` or an `OriginalLeNet5` is
-    loaded, all of it or nothing: checksums, sizes and links are checked before.
+    `keras.saving.load_model` creates whatever registered class the file names,
+    of any size. This function loads only a `LeNet5`, an `OriginalLeNet5` or a
+    registered subclass, after it has checked checksums, sizes and links.
 
     Args:
         path: Path of the file, as `model.save` writes it.
@@ -49,8 +49,9 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         The model, not compiled.
 
     Raises:
-        FileFormatError: When it is something else, or damaged, or a weight is
-            not finite. It is a `ValueError`.
+        FileNotFoundError: If the file does not exist.
+        FileFormatError: If the file is damaged, contains anything else, or a
+            weight is not finite. It is a `ValueError`.
 
     Example:
 
@@ -66,7 +67,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     with path.open("rb") as file, parsing(path, "a `.keras` file"):
         with zipfile.ZipFile(file) as archive:
             entries = checked_entries(path, archive)
-            # To read to the end compares the checksum.
+            # Reading an entry to its end verifies its checksum.
             contents = {e.filename: archive.read(e) for e in entries}
         expected = {"config.json", "metadata.json", "model.weights.h5"}
         if set(contents) - {BEST_VALUE} != expected:
@@ -74,12 +75,8 @@ def load_model(path: str | os.PathLike[str]) -> Any:
                 path, "the entries", sorted(expected), sorted(contents)
             )
         weights = contents["model.weights.h5"]
-        check_config(
-            path,
-            json.loads(contents["config.json"]),
-            len(weights),
-            BaseModel,
-        )
+        config = json.loads(contents["config.json"])
+        check_config(path, config, len(weights), BaseModel)
         check_hdf5(path, weights)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         check_finite(path, model)
@@ -92,16 +89,15 @@ def load_preset(preset: str | os.PathLike[str], model_class: Any = None) -> Any:
     Args:
         preset: Name of a preset that comes with the package, or path of a
             folder that `save_to_preset` wrote.
-        model_class: Class of the model. A subclass of the class that was
-            saved gets its weights. Defaults to the class that was saved.
+        model_class: Class of the model: the saved class or a subclass of it.
+            Defaults to the saved class.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        ValueError: When there is no such preset, or it has the weights of
-            another class.
-        FileFormatError: When it is damaged, or something else.
+        ValueError: If the preset does not exist or belongs to another class.
+        FileFormatError: If the preset is damaged or is not a preset.
 
     Example:
 
@@ -109,9 +105,7 @@ def load_preset(preset: str | os.PathLike[str], model_class: Any = None) -> Any:
     >>> load_preset("digits").num_classes
     10
     """
-    if model_class is None:
-        model_class = BaseModel
-    return model_class.from_preset(preset)
+    return (model_class or BaseModel).from_preset(preset)
 
 
 def load(name: str | os.PathLike[str]) -> Any:
@@ -124,8 +118,8 @@ def load(name: str | os.PathLike[str]) -> Any:
         The model, not compiled.
 
     Raises:
-        ValueError: If there is no such preset or file.
-        FileFormatError: If it is damaged, or something else.
+        ValueError: If there is no preset or file of this name.
+        FileFormatError: If the file is damaged or is not a model.
     """
     if name in PRESETS or Path(name).is_dir():
         return load_preset(name)

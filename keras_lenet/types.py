@@ -1,4 +1,4 @@
-"""Types that annotations name."""
+"""Types for annotations."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Logs = dict[str, Any]
-# Keras tensors have another class on every backend, and none is a common base.
+# Each backend has its own class of tensors, without a common base class.
 Tensor = Any

@@ -19,7 +19,7 @@ def softmax(logits):
 
 
 def draw(generator, logits):
-    """Labels that are as probable as the logits say."""
+    """Draws labels with the probabilities of the logits."""
     sums = softmax(logits).cumsum(axis=1)
     labels = (generator.random((len(logits), 1)) > sums).sum(axis=1)
     return labels.clip(max=logits.shape[1] - 1)
@@ -27,22 +27,20 @@ def draw(generator, logits):
 
 @once
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_the_temperature_that_spoiled_probabilities_is_found(
-    temperature, generator
-):
+def test_a_known_temperature_is_recovered(temperature, generator):
     logits = generator.normal(0, 2, (20_000, 5))
     labels = draw(generator, logits)
     probabilities = softmax(logits * temperature)
     found = fit_temperature(probabilities, labels)
     assert found == pytest.approx(temperature, rel=0.05)
-    # Right probabilities are off by chance only.
+    # Correct probabilities have only sampling error.
     assert expected_calibration_error(softmax(logits), labels) < 0.015
     if temperature != 1:
         assert expected_calibration_error(probabilities, labels) > 0.05
 
 
 @once
-def test_the_temperature_is_where_the_crossentropy_is_smallest(generator):
+def test_the_temperature_minimizes_the_crossentropy(generator):
     logits = generator.normal(0, 2, (300, 4))
     probabilities = softmax(logits)
     labels = draw(generator, logits)
@@ -59,7 +57,7 @@ def test_the_temperature_is_where_the_crossentropy_is_smallest(generator):
 @once
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("of_labels", ["uint8", "int16", "uint64"])
-def test_probabilities_and_labels_may_be_of_any_precision(
+def test_probabilities_and_labels_may_have_any_precision(
     dtype, of_labels, generator
 ):
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
@@ -79,22 +77,22 @@ def test_probabilities_and_labels_may_be_of_any_precision(
 
 
 @once
-def test_perfect_predictions_and_zeros_have_a_temperature_too():
+def test_perfect_and_wrong_predictions_have_the_extreme_temperatures():
     assert fit_temperature(np.eye(3), [0, 1, 2]) == pytest.approx(0.01)
     assert fit_temperature(np.eye(3), [1, 2, 0]) == pytest.approx(100)
 
 
 @once
-def test_calibration_error_is_that_of_the_bins():
-    # Bins of 0.5 to 0.75 and above: 0.1 too little, 0.4 too much.
+def test_the_calibration_error_equals_a_hand_computed_value():
+    # Two bins: (0.5, 0.75] has 2 of 2 right, (0.75, 1] has 1 of 2.
     probabilities = [[0.6, 0.4], [0.3, 0.7], [0.9, 0.1], [0.9, 0.1]]
     error = expected_calibration_error(probabilities, [0, 1, 0, 1], 4)
     assert error == pytest.approx((abs(1.3 - 2) + abs(1.8 - 1)) / 4)
 
 
 @once
-def test_the_rejection_curve_is_what_counting_gives(generator):
-    # Few different values, so that some are the same.
+def test_the_risk_coverage_curve_equals_a_direct_count(generator):
+    # Few distinct values give ties.
     probabilities = generator.integers(1, 6, (200, 3)).astype("float64")
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     labels = generator.integers(0, 3, 200)
@@ -108,7 +106,7 @@ def test_the_rejection_curve_is_what_counting_gives(generator):
         assert error == pytest.approx(wrong.mean())
 
 
-def test_a_calibrated_model_predicts_the_same_classes_with_other_probabilities(
+def test_calibrate_applies_the_temperature_to_the_model(
     generator,
 ):
     keras.utils.set_random_seed(int(generator.integers(2**31)))
@@ -121,7 +119,7 @@ def test_a_calibrated_model_predicts_the_same_classes_with_other_probabilities(
     np.testing.assert_allclose(
         after, softmax(np.log(before) / temperature), atol=1e-5
     )
-    # Now nothing is to be done.
+    # A calibrated model needs no further change.
     assert calibrate(model, images, labels) == pytest.approx(1, abs=1e-3)
 
 
@@ -139,7 +137,7 @@ def test_a_quantized_model_is_calibrated(generator):
     )
 
 
-def test_a_model_whose_last_layer_adds_weights_is_not_calibrated():
+def test_a_model_with_lora_is_rejected():
     model = LeNet5()
     model.get_layer("output").enable_lora(2)
     with pytest.raises(ValueError, match=r"without LoRA.*Calibrate the model"):
@@ -153,7 +151,7 @@ def test_a_model_whose_last_layer_adds_weights_is_not_calibrated():
         lambda: keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]),
     ],
 )
-def test_a_model_that_does_not_end_in_weights_and_softmax_is_refused(make):
+def test_a_model_that_does_not_end_in_dense_and_softmax_is_rejected(make):
     with pytest.raises(ValueError, match="`model` must end in a `Dense`"):
         calibrate(make(), np.ones((1, 28, 28, 1), "uint8"), [3])
 
@@ -177,6 +175,8 @@ def test_a_model_that_does_not_end_in_weights_and_softmax_is_refused(make):
     "function",
     [fit_temperature, expected_calibration_error, risk_coverage_curve],
 )
-def test_bad_arguments_are_refused(function, probabilities, labels, message):
+def test_invalid_arguments_are_rejected(
+    function, probabilities, labels, message
+):
     with pytest.raises(ValueError, match=message):
         function(probabilities, labels)

@@ -1,22 +1,21 @@
-"""Keras' and KerasHub's own tests, run on every public class of the package.
+"""Runs the tests of Keras and KerasHub on every public class of the package.
 
-Layers go through `run_layer_test`, and everything that is serialized through
-`run_class_serialization_test`, with which Keras tests its own classes. They are
-part of the installed package, in `keras.src.testing`. This is the one import of
-`keras.src` here: 400 lines of a copy would check what Keras checked once, not
-what the installed version checks.
+Layers go through `run_layer_test`, and serializable objects through
+`run_class_serialization_test`, as Keras' own classes do. Both are part of the
+installed package, in `keras.src.testing`, the only module of `keras.src` that
+is imported here: a copy would not follow the installed version.
 
 KerasHub's `run_model_saving_test`, `run_preset_test`, `run_precision_test` and
-`run_vision_backbone_test` need tensorflow-text and tokenizers to be imported,
-so what they check is written out. These parts differ on purpose:
+`run_vision_backbone_test` cannot be imported without tensorflow-text and
+tokenizers, so their checks are written out, with these exceptions:
 
-- `run_precision_test` asks for 16 bits in every layer. The models here keep
+- `run_precision_test` expects 16 bits in every layer. The models here keep
   their output in float32, as Keras advises for mixed precision.
-- `run_vision_backbone_test` asks for channels first where Keras' configuration
-  says so. The models here have their channels last whatever it says.
+- `run_vision_backbone_test` expects channels first if Keras is configured so.
+  The models here always have channels last.
 - `run_preset_test` passes `load_weights=False`, which `from_preset` does not
-  take: a model without trained weights is made by its class.
-- `run_task_test` asks for a preprocessor object. The models here preprocess in
+  accept: the class itself creates a model without trained weights.
+- `run_task_test` expects a preprocessor object. The models here preprocess in
   layers of their own.
 """
 
@@ -55,8 +54,8 @@ OPTIONS = {
     "bias_constraint": "unit_norm",
 }
 
-# Arguments, shape of the inputs and of the outputs, and how many weights,
-# losses and generators of seeds there are.
+# Class, arguments, input shape, output shape, and the numbers of weights,
+# losses and seed generators.
 LAYERS = [
     (PadTo32, {"fill_value": 0.5}, (2, 6, 5, 2), (2, 32, 32, 2), (0, 0, 0)),
     (
@@ -180,7 +179,7 @@ def test_every_registered_class_is_tested_here():
     registered = {
         name.removeprefix("keras_lenet>")
         for name, made in keras.saving.get_custom_objects().items()
-        # Not those of tests.
+        # Leave out classes that tests register.
         if made.__module__.startswith("keras_lenet.")
     }
     tested = {name_of(case[0]) for case in (*LAYERS, *OBJECTS)}
@@ -192,7 +191,7 @@ def test_every_registered_class_is_tested_here():
     LAYERS,
     ids=name_of,
 )
-# The test itself trains from a generator, also layers without weights.
+# Keras' test trains from a generator, and also layers without weights.
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 @pytest.mark.filterwarnings("ignore:The model does not have any:UserWarning")
 def test_layers_pass_the_layer_test_of_keras(
@@ -218,7 +217,7 @@ def test_objects_pass_the_serialization_test_of_keras(made, arguments):
     HARNESS.run_class_serialization_test(made(**arguments))
 
 
-def test_an_initializer_goes_on_drawing_from_a_generator_of_seeds():
+def test_an_initializer_keeps_drawing_from_a_seed_generator():
     seed = keras.random.SeedGenerator(3)
     initializer = UniformByFanIn(9, seed=seed)
     first, second = (to_numpy(initializer((5,))) for _ in range(2))
@@ -232,7 +231,7 @@ def test_an_initializer_goes_on_drawing_from_a_generator_of_seeds():
     [DistanceLoss, SmoothedSparseCategoricalCrossentropy],
     ids=name_of,
 )
-def test_losses_are_reduced_and_weighted_as_those_of_keras(loss, generator):
+def test_losses_are_reduced_and_weighted_as_keras_losses_are(loss, generator):
     labels = generator.integers(0, 4, (6,))
     outputs = generator.dirichlet(np.ones(4), 6).astype("float32")
     weights = generator.uniform(size=6).astype("float32")
@@ -267,7 +266,7 @@ def test_losses_are_reduced_and_weighted_as_those_of_keras(loss, generator):
     ],
     ids=lambda options: next(iter(options), "none"),
 )
-def test_the_optimizer_takes_the_options_of_keras_optimizers(
+def test_the_optimizer_supports_the_options_of_keras_optimizers(
     options, generator
 ):
     x = generator.normal(size=(12, 3)).astype("float32")
@@ -275,7 +274,7 @@ def test_the_optimizer_takes_the_options_of_keras_optimizers(
     weights = [generator.normal(size=(3, 2)), generator.normal(size=2)]
     found = []
     for make in (keras.optimizers.SGD, LevenbergMarquardt):
-        # Before a curvature is estimated, it is 1.
+        # The curvature is 1 before it is estimated.
         extra = {"mu": 1e-9} if make is LevenbergMarquardt else {}
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         model.set_weights(weights)
@@ -309,7 +308,7 @@ def test_the_optimizer_is_saved_with_its_curvatures(tmp_path, generator):
 
 
 @pytest.mark.parametrize("step", [7, np.int64(7), 7.0])
-def test_schedules_take_steps_of_any_kind(step):
+def test_schedules_accept_steps_of_any_type(step):
     schedule = OneCycle(0.1, 30)
     expected = float(schedule(keras.ops.convert_to_tensor(7, "int32")))
     assert float(schedule(step)) == expected
@@ -321,7 +320,7 @@ def test_schedules_take_steps_of_any_kind(step):
 
 @pytest.mark.parametrize("shape", [(500, 6), (2, 3, 40, 6), (6,)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
-def test_initializers_draw_any_shape_and_dtype(shape, dtype):
+def test_initializers_support_any_shape_and_dtype(shape, dtype):
     initializer = UniformByFanIn([9] * 6, seed=3)
     drawn = initializer(shape, dtype=dtype)
     assert tuple(drawn.shape) == shape
@@ -392,7 +391,7 @@ def test_models_pass_the_precision_test_of_keras_hub(
 
 
 @pytest.mark.parametrize("model_class", MODELS, ids=name_of)
-def test_models_have_channels_last_whatever_the_configuration_says(
+def test_models_have_channels_last_whatever_the_image_data_format(
     model_class, generator
 ):
     images = generator.integers(0, 256, (2, 28, 28, 1)).astype("uint8")

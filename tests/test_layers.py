@@ -35,7 +35,7 @@ def as_float32(tensor):
     return to_numpy(keras.ops.cast(tensor, "float32"))
 
 
-def test_pad_to_32_pads_mnist_as_keras_own_layer_does(generator):
+def test_pad_to_32_pads_mnist_as_zero_padding_2d_does(generator):
     images = generator.random((3, 28, 28, 2), "float32")
     expected = keras.layers.ZeroPadding2D(2, data_format="channels_last")(
         images
@@ -48,7 +48,7 @@ def test_pad_to_32_pads_mnist_as_keras_own_layer_does(generator):
 @pytest.mark.parametrize(
     "shape", [(4, 31, 27, 3), (1, 32, 31, 1), (2, 1, 2, 5)]
 )
-def test_pad_to_32_puts_odd_rows_and_columns_at_bottom_and_right(
+def test_pad_to_32_adds_odd_rows_and_columns_at_the_bottom_and_right(
     shape, generator
 ):
     images = generator.random(shape, "float32")
@@ -85,7 +85,7 @@ def test_pad_to_32_casts_bytes_to_its_dtype(dtype, generator):
     "shape",
     [(1, 33, 32, 1), (1, 28, 64, 1), (1, 0, 28, 1), (2, 28, 28, 100, 1)],
 )
-def test_pad_to_32_rejects_images_it_would_have_to_shrink(shape):
+def test_pad_to_32_rejects_empty_and_larger_images(shape):
     message = (
         r"at least 1x1 and at most 32x32 .*Received.*keras.layers.Resizing"
     )
@@ -106,20 +106,18 @@ def test_pad_to_32_rejects_images_without_channels():
 
 
 @pytest.mark.parametrize("fill_value", [float("nan"), float("inf"), "0", None])
-def test_pad_to_32_rejects_what_is_not_a_finite_number(fill_value):
+def test_pad_to_32_rejects_a_fill_value_that_is_not_finite(fill_value):
     with pytest.raises(ValueError, match=r"finite number.*Received"):
         PadTo32(fill_value=fill_value)
 
 
 @pytest.mark.parametrize("fill_value", [-1, 256, 0.5])
-def test_pad_to_32_rejects_what_its_dtype_cannot_hold(fill_value):
+def test_pad_to_32_rejects_a_fill_value_outside_its_dtype(fill_value):
     with pytest.raises(ValueError, match="must be a value of uint8"):
         PadTo32(fill_value=fill_value, dtype="uint8")
 
 
-def test_pad_to_32_comes_back_from_its_config_and_from_a_saved_model(
-    tmp_path, generator
-):
+def test_pad_to_32_is_restored_from_a_saved_model(tmp_path, generator):
     inputs = keras.Input((30, 28, 1))
     model = keras.Model(inputs, PadTo32(fill_value=0.5, name="pad")(inputs))
     model.save(tmp_path / "model.keras")
@@ -161,7 +159,7 @@ def test_pad_to_32_rejects_unknown_sizes_and_ranks_inside_tf_data():
 
 
 def get_values(dtype, generator, shape=(3, 6, 5, 2)):
-    """Returns random values, so large that sums of bytes overflow."""
+    """Returns random values so large that sums of bytes overflow."""
     largest = 1
     if dtype != "bool":
         kind = np.finfo if dtype.startswith("float") else np.iinfo
@@ -187,7 +185,7 @@ def get_values(dtype, generator, shape=(3, 6, 5, 2)):
     ],
 )
 @pytest.mark.parametrize("name", MAKERS)
-def test_layers_compute_with_any_dtype_as_dense_does(
+def test_layers_cast_inputs_of_any_dtype_as_dense_does(
     name, dtype, policy, generator
 ):
     values = get_values(dtype, generator)
@@ -201,9 +199,9 @@ def test_layers_compute_with_any_dtype_as_dense_does(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_layers_compute_with_any_dtype_in_a_graph(dtype, generator):
+def test_layers_cast_inputs_of_any_dtype_in_a_graph(dtype, generator):
     if BACKEND == "jax" and dtype.endswith("64"):
-        pytest.skip("JAX makes them 32 bits, with a warning")
+        pytest.skip("JAX converts 64 bits to 32, with a warning")
     values = get_values(dtype, generator)
     inputs = keras.Input(values.shape[1:], dtype=dtype)
     layers = [make() for make in MAKERS.values()]
@@ -217,7 +215,7 @@ def test_layers_compute_with_any_dtype_in_a_graph(dtype, generator):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_scaled_tanh_takes_any_dtype_as_keras_tanh_does(dtype, generator):
+def test_scaled_tanh_accepts_any_dtype_as_keras_tanh_does(dtype, generator):
     values = keras.ops.convert_to_tensor(get_values(dtype, generator))
     squashed = scaled_tanh(values)
     assert squashed.dtype == keras.activations.tanh(values).dtype
@@ -228,7 +226,7 @@ def test_scaled_tanh_takes_any_dtype_as_keras_tanh_does(dtype, generator):
     )
 
 
-def test_distances_to_codes_of_an_integer_dtype_are_refused():
+def test_euclidean_rbf_rejects_an_integer_dtype():
     with pytest.raises(ValueError, match=r"`dtype` must .*dtype='int32'"):
         EuclideanRBF(CODES, dtype="int32")
 
@@ -250,7 +248,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", WEIGHING)
-def test_penalties_are_losses_as_in_keras_layers(name, generator):
+def test_regularizers_add_losses(name, generator):
     layer = WEIGHING[name](**OPTIONS)
     inputs = keras.Input((6, 5, 2))
     model = keras.Model(inputs, layer(inputs))
@@ -270,7 +268,7 @@ def test_penalties_are_losses_as_in_keras_layers(name, generator):
 
 
 @pytest.mark.parametrize("name", WEIGHING)
-def test_constraints_hold_after_a_step(name, generator):
+def test_constraints_hold_after_a_training_step(name, generator):
     layer = WEIGHING[name](**OPTIONS)
     inputs = keras.Input((6, 5, 2))
     model = keras.Model(inputs, layer(inputs))
@@ -285,7 +283,7 @@ def test_constraints_hold_after_a_step(name, generator):
 
 
 @pytest.mark.parametrize("name", WEIGHING)
-def test_without_a_bias_there_is_none(name, generator):
+def test_use_bias_false_creates_no_bias(name, generator):
     images = generator.normal(size=(3, 6, 5, 2)).astype("float32")
     layer, other = WEIGHING[name](use_bias=False), WEIGHING[name]()
     outputs = layer(images)
@@ -296,7 +294,7 @@ def test_without_a_bias_there_is_none(name, generator):
 
 
 @pytest.mark.parametrize("name", WEIGHING)
-def test_every_option_comes_back_from_a_saved_model(name, tmp_path, generator):
+def test_every_option_is_restored_from_a_saved_model(name, tmp_path, generator):
     layer = WEIGHING[name](**OPTIONS, use_bias=True, name="tested")
     inputs = keras.Input((6, 5, 2))
     model = keras.Model(inputs, layer(inputs))
@@ -322,7 +320,7 @@ def test_every_option_comes_back_from_a_saved_model(name, tmp_path, generator):
         (TrainableSubsampling2D, {}),
     ],
 )
-def test_configurations_saved_before_there_were_options_still_load(
+def test_configurations_without_the_newer_options_still_load(
     layer_class, config
 ):
     layer = layer_class.from_config(
@@ -340,7 +338,7 @@ def test_configurations_saved_before_there_were_options_still_load(
 
 
 @pytest.mark.parametrize("kernel_size", [(2, 4), [3, 1], np.array([4, 2])])
-def test_kernels_need_not_be_square(kernel_size, generator):
+def test_kernels_may_be_rectangular(kernel_size, generator):
     images = generator.normal(size=(2, 6, 7, 3)).astype("float32")
     layer = TableConv2D(4, kernel_size, use_bias=False)
     outputs = layer(images)
@@ -358,7 +356,7 @@ def test_kernels_need_not_be_square(kernel_size, generator):
 @pytest.mark.parametrize(
     "kernel_size", [0, (5,), (5, 0), (1, 2, 3), 2.5, "5", (), None]
 )
-def test_what_is_no_kernel_size_is_refused(kernel_size):
+def test_invalid_kernel_sizes_are_rejected(kernel_size):
     with pytest.raises(ValueError, match=r"`kernel_size` .*Received"):
         TableConv2D(2, kernel_size)
 
@@ -371,7 +369,7 @@ def test_what_is_no_kernel_size_is_refused(kernel_size):
         ((np.int64(1), 0), range(2, 0, -1)),
     ],
 )
-def test_a_table_may_be_of_arrays(table):
+def test_a_table_may_consist_of_arrays(table):
     layer = TableConv2D(table)
     assert layer.get_config()["table"] == [[1, 0], [2, 1]]
     assert type(layer.get_config()["table"][0][0]) is int
@@ -385,7 +383,7 @@ def test_a_table_may_be_of_arrays(table):
         np.zeros((0, 2), int),
         np.array(3.0),
         np.zeros((1, 1, 1), int),
-        # It could be meant to say which maps are connected.
+        # A boolean table is ambiguous: it could be a connection matrix.
         [[True, False], [False, True]],
         np.array([[True, False], [False, True]]),
         [[-1]],
@@ -395,18 +393,16 @@ def test_a_table_may_be_of_arrays(table):
         None,
     ],
 )
-def test_what_is_no_table_is_refused(table):
+def test_invalid_tables_are_rejected(table):
     with pytest.raises(ValueError, match=r"`table` must be .*Received: table"):
         TableConv2D(table)
 
 
 @pytest.mark.parametrize("name", ["table_conv", "subsampling", "rbf"])
-def test_a_built_layer_refuses_other_channels_as_keras_layers_do(
-    name, generator
-):
+def test_a_built_layer_rejects_another_number_of_channels(name, generator):
     layer = MAKERS[name]()
     layer(generator.normal(size=(2, 6, 5, 2)))
-    # One channel would broadcast.
+    # A single channel would broadcast silently.
     for channels in (1, 3):
         with pytest.raises(ValueError, match="axis -1 of input shape"):
             layer(generator.normal(size=(2, 6, 5, channels)))
@@ -422,7 +418,7 @@ def test_a_built_layer_refuses_other_channels_as_keras_layers_do(
     ],
 )
 @pytest.mark.parametrize("built", [True, False])
-def test_images_too_small_for_an_output_are_refused(
+def test_images_smaller_than_the_kernel_are_rejected(
     name, shape, match, built, generator
 ):
     layer = MAKERS[name]()
@@ -432,7 +428,7 @@ def test_images_too_small_for_an_output_are_refused(
         layer(generator.normal(size=shape))
 
 
-def test_subsampling_takes_images_of_unknown_size_as_pooling_does(generator):
+def test_subsampling_accepts_images_of_unknown_size_as_pooling_does(generator):
     inputs = keras.Input((None, None, 2))
     model = keras.Model(inputs, TrainableSubsampling2D()(inputs))
     pooling = keras.layers.AveragePooling2D(2, data_format="channels_last")
@@ -452,7 +448,9 @@ def test_subsampling_takes_images_of_unknown_size_as_pooling_does(generator):
         lambda: keras.layers.Conv2D(4, 3, data_format="channels_last"),
     ],
 )
-def test_spread_kernels_see_a_grey_image_as_before(make, generator):
+def test_a_spread_kernel_gives_the_same_output_for_a_grey_image(
+    make, generator
+):
     grey = generator.normal(size=(2, 7, 6, 1)).astype("float32")
     colour = np.repeat(grey, 3, axis=-1)
     one, three = make(), make()
@@ -466,7 +464,7 @@ def test_spread_kernels_see_a_grey_image_as_before(make, generator):
     np.testing.assert_allclose(spread_channels(spread, 1), kernel, rtol=1e-6)
 
 
-def test_a_colour_kernel_sees_a_grey_image_as_its_colour_copy(generator):
+def test_a_summed_kernel_gives_the_same_output_for_a_grey_image(generator):
     grey = generator.normal(size=(2, 7, 6, 1)).astype("float32")
     colour = np.repeat(grey, 3, axis=-1)
     one, three = TableConv2D(4, 3), TableConv2D(4, 3)
@@ -478,7 +476,7 @@ def test_a_colour_kernel_sees_a_grey_image_as_its_colour_copy(generator):
 
 
 @pytest.mark.parametrize("model_class", [LeNet5, OriginalLeNet5])
-def test_a_model_with_a_spread_kernel_sees_grey_images_as_before(
+def test_a_model_with_a_spread_kernel_gives_the_same_predictions(
     model_class, generator
 ):
     one = model_class(input_shape=(28, 28, 1))
@@ -496,7 +494,7 @@ def test_a_model_with_a_spread_kernel_sees_grey_images_as_before(
     )
 
 
-def test_a_kernel_for_as_many_channels_stays_as_it_is(generator):
+def test_a_kernel_with_the_right_number_of_channels_is_unchanged(generator):
     kernel = generator.normal(size=(5, 5, 3, 2))
     np.testing.assert_array_equal(spread_channels(kernel, 3), kernel)
 
@@ -509,6 +507,8 @@ def test_a_kernel_for_as_many_channels_stays_as_it_is(generator):
         ((5, 5, 10), 3, r"`kernel` must have the shape.*\(5, 5, 10\)"),
     ],
 )
-def test_channels_of_unknown_meaning_are_refused(shape, channels, match):
+def test_conversions_between_unknown_channels_are_rejected(
+    shape, channels, match
+):
     with pytest.raises(ValueError, match=match):
         spread_channels(np.ones(shape), channels)

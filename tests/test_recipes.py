@@ -40,7 +40,7 @@ def outputs_of(shape, from_logits, generator):
 @pytest.mark.parametrize(
     "shape", [(8,), (8, 1), (4, 3), (4, 3, 1), (2, 3, 2), (2, 3, 2, 1), (3, 5)]
 )
-def test_smoothed_crossentropy_is_that_of_keras_for_one_hot(
+def test_smoothed_crossentropy_equals_keras_loss_for_one_hot_labels(
     shape, weighted, from_logits, reduction, generator
 ):
     of_labels = shape[:-1] if shape[-1] == 1 else shape
@@ -61,7 +61,7 @@ def test_smoothed_crossentropy_is_that_of_keras_for_one_hot(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 1])
-def test_smoothed_crossentropy_without_smoothing_is_the_sparse_one(
+def test_smoothed_crossentropy_without_smoothing_equals_the_sparse_loss(
     smoothing, generator
 ):
     labels = generator.integers(0, 5, (4, 3))
@@ -74,7 +74,7 @@ def test_smoothed_crossentropy_without_smoothing_is_the_sparse_one(
     assert same == (smoothing == 0)
 
 
-def test_smoothed_crossentropy_leaves_out_what_is_masked(generator):
+def test_smoothed_crossentropy_ignores_masked_tokens(generator):
     tokens = np.array([[3, 1, 2, 0], [1, 0, 0, 0], [2, 2, 1, 3]])
     labels = generator.integers(0, 5, tokens.shape)
     model = keras.Sequential(
@@ -94,7 +94,7 @@ def test_smoothed_crossentropy_leaves_out_what_is_masked(generator):
         model.compile("sgd", loss)
         values.append(model.evaluate(tokens, y, verbose=0))
     np.testing.assert_allclose(*values, rtol=1e-5)
-    # Of all tokens alike it is another.
+    # The loss differs if no token is masked.
     model.layers[0].mask_zero = False
     unmasked = recipes.SmoothedSparseCategoricalCrossentropy(0.3)(
         labels, model(tokens)
@@ -125,7 +125,7 @@ def test_smoothed_crossentropy_leaves_out_what_is_masked(generator):
         ("float32", "float32"),
     ],
 )
-def test_losses_take_labels_and_predictions_of_any_dtype(
+def test_losses_accept_labels_and_predictions_of_any_dtype(
     make, dtypes, generator
 ):
     labels = generator.integers(0, 2, (6, 1))
@@ -149,7 +149,7 @@ def test_losses_take_labels_and_predictions_of_any_dtype(
     [
         # One-hot labels.
         ((5, 5), (5, 5)),
-        # Labels that would broadcast.
+        # Labels that would broadcast silently.
         ((1,), (5, 3)),
         ((1, 3), (2, 3, 4)),
         ((3,), (2, 3, 4)),
@@ -158,7 +158,7 @@ def test_losses_take_labels_and_predictions_of_any_dtype(
         ((), (2, 3)),
     ],
 )
-def test_labels_of_another_shape_than_the_predictions_are_refused(
+def test_labels_that_do_not_match_the_predictions_are_rejected(
     loss, labels, outputs
 ):
     with pytest.raises(
@@ -168,7 +168,7 @@ def test_labels_of_another_shape_than_the_predictions_are_refused(
 
 
 @on_default_backend
-def test_the_fast_recipe_gets_further_in_as_many_steps():
+def test_the_fast_recipe_beats_adam_in_the_same_number_of_steps():
     (x_train, y_train), (x_test, y_test) = datasets.load_data("digits")
     plain = {
         "optimizer": "adam",
@@ -204,7 +204,7 @@ def test_a_model_compiled_with_a_recipe_is_saved_and_loaded(recipe, tmp_path):
     "recipe", [recipes.fast, recipes.accurate, recipes.paper]
 )
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True, None])
-def test_steps_that_are_no_positive_integer_are_refused(recipe, steps):
+def test_steps_must_be_a_positive_integer(recipe, steps):
     with pytest.raises(ValueError, match=r"`steps`.*Received: steps="):
         recipe(steps)
 
@@ -246,19 +246,19 @@ def test_the_accurate_recipe_trains_any_keras_model():
         ),
     ],
 )
-def test_numbers_out_of_range_are_refused(make, name):
+def test_numbers_out_of_range_are_rejected(make, name):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         make()
 
 
-def test_the_rate_of_the_paper_changes_after_its_passes():
+def test_the_learning_rate_of_the_paper_changes_after_its_epochs():
     rate = recipes.paper(steps=40)["optimizer"].learning_rate
     schedule = recipes.paper(steps=40)["optimizer"].get_config()
     values = schedule["learning_rate"]["config"]["values"]
     np.testing.assert_allclose(
         np.divide(values, values[-1]), [5, 20, 10, 5, 1], rtol=1e-5
     )
-    # Two steps are a pass: two, three, three, four, and eight more.
+    # One epoch is two steps; the rates last 2, 3, 3, 4 and 8 epochs.
     assert schedule["learning_rate"]["config"]["boundaries"] == [4, 10, 16, 24]
     np.testing.assert_allclose(float(rate), values[0], rtol=1e-5)
     tenfold = recipes.paper(40, batch_size=10)["optimizer"].learning_rate
@@ -268,7 +268,7 @@ def test_the_rate_of_the_paper_changes_after_its_passes():
 
 
 @on_default_backend
-def test_a_training_by_the_paper_is_resumed_exactly(tmp_path):
+def test_a_run_with_the_paper_recipe_is_resumed_exactly(tmp_path):
     (x, y), _ = datasets.load_data("digits")
     x, y = x[:16], y[:16]
 
@@ -276,7 +276,7 @@ def test_a_training_by_the_paper_is_resumed_exactly(tmp_path):
         keras.utils.set_random_seed(1)
         batches = datasets.image_dataset_from_array(x, y, 4, seed=1)
         model = OriginalLeNet5(input_shape=x.shape[1:])
-        # Without compilation, it takes less time.
+        # Compiling takes longer than training on so few images.
         model.compile(**recipes.paper(16, batch_size=4), run_eagerly=True)
         model.fit(
             batches,

@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote, which every later version must load."""
+"""Every version must load the files that version 0.1.0 wrote."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ SAVED = Path(__file__).parent / "saved_by_0_1_0"
 
 @pytest.fixture(scope="module")
 def outputs():
-    """What the models returned when they were saved."""
+    """The outputs of the models when they were saved."""
     with np.load(SAVED / "outputs.npz") as arrays:
         return dict(arrays)
 
@@ -37,7 +37,7 @@ def assert_predicts(model, images, expected):
 
 
 @pytest.mark.parametrize("load", [keras.saving.load_model, load_model])
-def test_a_model_whose_layers_were_changed_is_loaded(load, outputs):
+def test_a_model_with_changed_layers_is_loaded(load, outputs):
     model = load(SAVED / "lenet5.keras")
     assert isinstance(model, LeNet5)
     assert_predicts(model, outputs["images"], outputs["lenet5"])
@@ -46,7 +46,7 @@ def test_a_model_whose_layers_were_changed_is_loaded(load, outputs):
     assert model.get_layer("c5").kernel_regularizer.l2 == pytest.approx(1e-3)
 
 
-def test_a_compiled_model_trains_on(outputs):
+def test_a_compiled_model_can_be_trained_further(outputs):
     model = keras.saving.load_model(SAVED / "lenet5.keras")
     assert isinstance(model.loss, recipes.SmoothedSparseCategoricalCrossentropy)
     iterations = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
@@ -86,7 +86,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, outputs):
         (x_test[:40], y_test[:40]), 3, sample_size=20, seed=2
     )
     resumable = ResumableTraining(tmp_path / "training.npz", verbose=0)
-    # Only the versions that began a run resume it, so pretend to be those.
+    # A run is resumed only with the versions that started it: fake them.
     saved = {
         name: value
         for name, value in facts["fingerprint"].items()

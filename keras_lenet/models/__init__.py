@@ -1,4 +1,4 @@
-"""The models, and what they share."""
+"""The base class of the models, and `LeNet5`."""
 
 from keras_lenet.models.lenet5 import LeNet5
 

@@ -1,4 +1,4 @@
-"""Models with the weights of another model."""
+"""Copies of models with other arguments."""
 
 from typing import Any
 
@@ -7,23 +7,29 @@ import keras
 from keras_lenet.layers import spread_channels
 from keras_lenet.validation.arguments import standardize_input_shape
 
+# Entries of a layer's configuration that an argument of the model overrides.
+_OVERRIDDEN = {
+    "dtype": ("dtype", "quantization_config"),
+    "trainable": ("trainable",),
+}
+
 
 def adapt(model: Any, **kwargs: Any) -> Any:
-    """Makes a model with the weights of another and other arguments.
+    """Returns a copy of a model with other arguments and the same weights.
 
     Args:
         model: A `LeNet5` or an `OriginalLeNet5`.
-        **kwargs: Arguments of its class; the others are those of `model`.
-            With another `num_classes` the `output` layer of a `LeNet5` starts
-            again. Between grey and colour images, the weights of the first
-            layer are spread over the channels, or summed.
+        **kwargs: Arguments of the model's class. Default to those of `model`.
+            If `num_classes` changes, the `output` layer of a `LeNet5` gets new
+            weights. Between grey and colour images, the first layer's weights
+            are spread over the channels, or summed.
 
     Returns:
         A model of the same class, not compiled.
 
     Raises:
         ValueError: If neither the weights nor `input_shape` are for grey
-            images, or as the class does.
+            images, or the class rejects an argument.
 
     Example:
 
@@ -33,9 +39,8 @@ def adapt(model: Any, **kwargs: Any) -> Any:
     (None, 26)
     """
     config = {**model.get_config(), **kwargs}
-    # An argument wins over what was changed on the layers.
     changes = {
-        name: _without_what_arguments_say(name, entries, kwargs)
+        name: _without_overridden(name, entries, kwargs)
         for name, entries in config.pop("layer_configs", {}).items()
     }
     if "dtype" in kwargs:
@@ -55,23 +60,19 @@ def adapt(model: Any, **kwargs: Any) -> Any:
         if layer.name == "c1":
             weights[0] = spread_channels(weights[0], adapted.input_shape[-1])
         shapes = [tuple(weight.shape) for weight in layer.weights]
-        # With another number of classes, the last layer starts again.
+        # The output layer keeps its new weights if `num_classes` changed.
         if layer.name != "output" or shapes == [w.shape for w in weights]:
             layer.set_weights(weights)
     return adapted
 
 
-def _without_what_arguments_say(
-    name: str, entries: dict[str, Any], arguments: dict[str, Any]
+def _without_overridden(
+    layer: str, entries: dict[str, Any], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Returns changes of a layer that no argument of the model overrides."""
-    overridden = set()
-    if "dtype" in arguments:
-        overridden |= {"dtype", "quantization_config"}
-    if "trainable" in arguments:
-        overridden.add("trainable")
-    if "classifier_activation" in arguments and name == "output":
-        overridden.add("activation")
-    return {
-        key: value for key, value in entries.items() if key not in overridden
+    """Returns a layer's changes without those that an argument overrides."""
+    overridden = {
+        key for name in arguments for key in _OVERRIDDEN.get(name, ())
     }
+    if "classifier_activation" in arguments and layer == "output":
+        overridden.add("activation")
+    return {k: v for k, v in entries.items() if k not in overridden}

@@ -17,12 +17,12 @@ def name_data(data: Any) -> dict[str, Any]:
 
 
 def replace_arrays_in_fit(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Does what `replace_arrays` does, and for validation too."""
+    """Replaces training and validation arrays with untuned datasets."""
     if arguments.get("validation_split"):
         return arguments
     replaced = replace_arrays(arguments, arguments.get("shuffle", True))
     if replaced is not arguments:
-        # Otherwise Keras warns that it cannot shuffle a dataset.
+        # The dataset shuffles; Keras warns that it cannot.
         replaced["shuffle"] = False
     validation = arguments.get("validation_data")
     if isinstance(validation, tuple):
@@ -40,15 +40,15 @@ def replace_arrays_in_fit(arguments: dict[str, Any]) -> dict[str, Any]:
 def replace_arrays(
     arguments: dict[str, Any], shuffle: Any = False
 ) -> dict[str, Any]:
-    """Replaces arrays in arguments by a dataset that tf.data does not tune.
+    """Replaces arrays with a dataset that `tf.data` does not autotune.
 
-    It tunes those that Keras makes of arrays, and the end of a pass waits for
-    the tuner: epochs of 0.8 seconds lasted 1.3, and those of 3 lasted 5.
+    Keras enables autotuning, which delays the end of each epoch: epochs of 0.8
+    seconds took 1.3, and epochs of 3 seconds took 5.
     """
     x, y, sample_weight = map(arguments.get, _NAMES)
     arrays = [data for data in (x, y, sample_weight) if data is not None]
     size = arguments.get("batch_size") or 32
-    # With numbers of steps Keras cuts arrays up in another way.
+    # Keras splits arrays differently if it is told a number of steps.
     others = ("class_weight", "steps", "steps_per_epoch", "validation_steps")
     if (
         any(map(arguments.get, others))
@@ -71,11 +71,10 @@ def replace_arrays(
     for index, array in enumerate(arrays):
         if array.dtype.kind == "f":
             arrays[index] = array.astype(floatx, copy=False)
-    # `set_random_seed` seeds this one.
+    # `keras.utils.set_random_seed` seeds NumPy's global generator.
     seed = np.random.randint(2**32) if shuffle else 0  # noqa: NPY002
     dataset = dataset_from_arrays(tuple(arrays), size, seed, shuffle)
     dataset.is_checked = True
-    kept = {
-        k: v for k, v in arguments.items() if k not in (*_NAMES, "batch_size")
-    }
+    replaced = (*_NAMES, "batch_size")
+    kept = {k: v for k, v in arguments.items() if k not in replaced}
     return {"x": dataset, **kept}

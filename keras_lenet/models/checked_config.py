@@ -1,6 +1,7 @@
-"""Checks of the configuration of a saved model."""
+"""Checks of a saved model's configuration and weights."""
 
 import inspect
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,36 +11,17 @@ import numpy as np
 
 from keras_lenet.files.formats import FileFormatError
 
-# What a file may say of a layer. Shapes of weights are not among it, so no
-# file can ask for more memory than it has bytes.
-_LAYER_ENTRIES = {
-    "activation",
-    "activity_regularizer",
-    "bias_constraint",
-    "bias_initializer",
-    "bias_regularizer",
-    "codes",
-    "data_format",
-    "dilation_rate",
-    "dtype",
-    "fill_value",
-    "kernel_constraint",
-    "kernel_initializer",
-    "kernel_regularizer",
-    "lora_alpha",
-    "lora_rank",
-    "offset",
-    "padding",
-    "pool_size",
-    "quantization_config",
-    "scale",
-    "strides",
-    "trainable",
-    "use_bias",
-}
+# Entries that a file may set on a layer. None of them sizes the weights, so no
+# file can request more memory than it has bytes.
+_LAYER_ENTRIES = frozenset(
+    "activation activity_regularizer bias_constraint bias_initializer "
+    "bias_regularizer codes data_format dilation_rate dtype fill_value "
+    "kernel_constraint kernel_initializer kernel_regularizer lora_alpha "
+    "lora_rank offset padding pool_size quantization_config scale strides "
+    "trainable use_bias".split()
+)
 
-
-_MODULES_OF_ENTRIES = (
+_ENTRY_MODULES = (
     "keras",
     "keras.constraints",
     "keras.dtype_policies",
@@ -52,76 +34,67 @@ _MODULES_OF_ENTRIES = (
 def check_finite(path: Path, model: Any) -> None:
     """Checks that all weights of a model are finite."""
     for weight in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise FileFormatError(
-                path, weight.path, "finite", "numbers that are not"
-            )
+        is_finite = np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+        _check(is_finite, path, weight.path, "finite", "infinite or NaN values")
 
 
 def check_config(
     path: Path,
-    outer: dict[str, Any],
-    size: int,
+    serialized: dict[str, Any],
+    weight_bytes: int,
     base_class: Any,
     expected_class: Any = None,
 ) -> Any:
-    """Checks that the configuration of a saved model is safe to deserialize.
+    """Checks that a serialized model is safe to load, and returns its class.
 
-    Args:
-        path: Path of the file, for errors.
-        outer: Dict. The serialized model.
-        size: Integer. The number of bytes of its weights. The configuration
-            must not ask for more memory.
-        base_class: Class that the model must derive from.
-        expected_class: Class that the model may have, registered or not.
-
-    Returns:
-        The class of the model.
-
-    Raises:
-        FileFormatError: If anything else is in the configuration.
+    The class must be a registered subclass of `base_class`, or
+    `expected_class`. The model must not need more memory than its weights have.
     """
-    model_class = _find_class(
-        outer["registered_name"], base_class, expected_class
-    )
+    name = serialized["registered_name"]
+    model_class = _find_class(name, base_class, expected_class)
     if model_class is None:
         raise FileFormatError(
             path,
             "the model",
             "a LeNet5 or OriginalLeNet5, as `keras-lenet train` saves it",
-            outer["registered_name"],
-            "Load other models by `keras.saving.load_model`, and presets of "
-            "a subclass by its own `from_preset`.",
+            name,
+            "Load other models with `keras.saving.load_model`, and presets of "
+            "a subclass with its own `from_preset`.",
         )
-    config = outer["config"]
-    known = {
-        name
-        for base in model_class.__mro__[
-            : model_class.__mro__.index(keras.Model)
-        ]
-        for name in inspect.signature(base).parameters
-    }
-    if not set(config) <= {*known, "trainable", "layer_configs"}:
-        raise FileFormatError(
-            path, "arguments", f"of {model_class.__name__}", sorted(config)
-        )
+    config = serialized["config"]
+    own_classes = itertools.takewhile(
+        lambda base: base is not keras.Model, inspect.getmro(model_class)
+    )
+    known = {"trainable", "layer_configs"}.union(
+        *(inspect.signature(base).parameters for base in own_classes)
+    )
+    expected = f"of {model_class.__name__}"
+    _check(set(config) <= known, path, "arguments", expected, sorted(config))
     activation = config.get("classifier_activation", "")
-    if not isinstance(activation, str):
-        raise FileFormatError(
-            path, "classifier_activation", "by name", activation
+    is_name = isinstance(activation, str)
+    _check(is_name, path, "classifier_activation", "as a name", activation)
+    for entry in _serialized_objects(config.get("dtype")):
+        is_policy = (
+            entry.get("module") == "keras" and "Policy" in entry["class_name"]
         )
-    for made in _objects(config.get("dtype")):
-        if made.get("module") != "keras" or "Policy" not in made["class_name"]:
-            raise FileFormatError(path, "dtype", "a policy of Keras", made)
-    for name, entries in config.get("layer_configs", {}).items():
-        _check_layer_entries(path, name, entries, size)
+        _check(is_policy, path, "dtype", "as a Keras policy", entry)
+    for layer, entries in config.get("layer_configs", {}).items():
+        _check_layer_entries(path, layer, entries, weight_bytes)
     shape = config.get("input_shape") or [0]
+    # Each channel and each class has at least one weight.
     least = config.get("num_classes", 0) + shape[-1]
-    if least > size:
-        raise FileFormatError(
-            path, "sizes", "of its weights", f"{least} channels and classes"
-        )
+    received = f"{least} channels and classes"
+    _check(
+        least <= weight_bytes, path, "sizes", "that fit its weights", received
+    )
     return model_class
+
+
+def _check(
+    holds: bool, path: Path, field: str, expected: Any, received: Any
+) -> None:
+    if not holds:
+        raise FileFormatError(path, field, expected, received)
 
 
 def _find_class(name: str, base_class: Any, expected_class: Any) -> Any:
@@ -132,41 +105,34 @@ def _find_class(name: str, base_class: Any, expected_class: Any) -> Any:
     ):
         return expected_class
     found = keras.saving.get_registered_object(name)
-    if isinstance(found, type) and issubclass(found, base_class):
-        return found
-    return None
+    is_model = isinstance(found, type) and issubclass(found, base_class)
+    return found if is_model else None
 
 
 def _check_layer_entries(
-    path: Path, layer: str, entries: dict[str, Any], size: int
+    path: Path, layer: str, entries: dict[str, Any], weight_bytes: int
 ) -> None:
-    """Checks that changes of a layer make nothing but what Keras brings."""
-    if not set(entries) <= _LAYER_ENTRIES:
-        raise FileFormatError(
-            path,
-            f"layer_configs of {layer}",
-            f"of {sorted(_LAYER_ENTRIES)}",
-            sorted(entries),
+    """Checks that a layer's changes create only Keras' and our own objects."""
+    field, keys = f"layer_configs of {layer}", sorted(entries)
+    allowed = f"with only {sorted(_LAYER_ENTRIES)}"
+    _check(_LAYER_ENTRIES.issuperset(keys), path, field, allowed, keys)
+    for entry in _serialized_objects(entries):
+        name = entry.get("registered_name") or ""
+        is_safe = entry.get("module") in _ENTRY_MODULES or name.startswith(
+            "keras_lenet>"
         )
-    for made in _objects(entries):
-        name = made.get("registered_name") or ""
-        if made.get("module") not in _MODULES_OF_ENTRIES and not (
-            name.startswith("keras_lenet>")
-        ):
-            raise FileFormatError(
-                path, f"layer_configs of {layer}", "objects of Keras", made
-            )
+        _check(is_safe, path, field, "with only objects of Keras", entry)
     rank = entries.get("lora_rank") or 0
-    if rank > size:
-        raise FileFormatError(path, "lora_rank", "of its weights", rank)
+    fits = rank <= weight_bytes
+    _check(fits, path, "lora_rank", "that fits its weights", rank)
 
 
-def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yields all objects that a configuration would make."""
+def _serialized_objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Yields every object that a configuration would create."""
     if isinstance(config, dict):
         if "class_name" in config:
             yield config
         config = list(config.values())
     if isinstance(config, list):
         for part in config:
-            yield from _objects(part)
+            yield from _serialized_objects(part)

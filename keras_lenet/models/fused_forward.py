@@ -1,11 +1,11 @@
-"""How LeNet-5 is calculated where XLA compiles for a CPU.
+"""The forward pass of LeNet-5 where XLA compiles it for a CPU.
 
-Keras calculates the network layer by layer and trains it step by step, and
-most of the time goes into memory traffic and into starting operations. Here
-are another form of the same function and another way to run the same steps.
-`LeNet5` uses them where they were measured to be faster: on a CPU, with
-TensorFlow (training) and JAX (everything that is compiled). Elsewhere Keras'
-own layers run. `benchmarks/README.md` has the figures.
+Keras computes the network layer by layer and trains it step by step, and spends
+most of the time on memory traffic and on starting operations. This module
+computes the same function in another form. `LeNet5` uses it where it was
+measured to be faster: on a CPU, with TensorFlow (training) and JAX (everything
+that is compiled). Elsewhere Keras' own layers run. `benchmarks/README.md` has
+the figures.
 """
 
 import itertools
@@ -19,16 +19,15 @@ from keras import ops
 
 from keras_lenet.types import Tensor
 
-# Of more images, what has to be remembered does not fit into the caches.
-_MOST_IMAGES = 256
-
+# The intermediate results of larger batches do not fit into the caches.
+_MAX_PART = 256
 
 # TensorFlow has no public way to ask whether a function is traced for XLA.
 traced_for_xla: ContextVar[bool] = ContextVar("traced_for_xla", default=False)
 
 
 def on_cpu() -> bool:
-    """Returns whether the backend calculates on a CPU."""
+    """Returns whether the backend computes on a CPU. `False` on PyTorch."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -42,7 +41,7 @@ def on_cpu() -> bool:
 
 
 def is_being_compiled(inputs: Tensor) -> bool:
-    """Returns whether XLA is going to compile for a CPU what is called."""
+    """Returns whether XLA is compiling the current call for a CPU."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return traced_for_xla.get()
@@ -54,46 +53,34 @@ def is_being_compiled(inputs: Tensor) -> bool:
 
 
 def supports_fused_forward(model: Any) -> bool:
-    """Returns whether a `LeNet5` has the layers that `forward` computes.
-
-    They may have other data types, be quantized, or changed by the user.
-    """
+    """Returns whether `forward` computes what a `LeNet5`'s layers do."""
     return model.layers_unchanged() and all(
-        layer.dtype_policy.name == "float32"
-        for layer in map(model.get_layer, ("c1", "c3", "c5", "f6"))
+        model.get_layer(name).dtype_policy.name == "float32"
+        for name in ("c1", "c3", "c5", "f6")
     )
 
 
 def forward(model: Any, images: Tensor, training: bool = False) -> Tensor:
-    """Calculates what a `LeNet5` of float32 does, the batch as the last axis.
+    """Computes a float32 `LeNet5` with the batch as the last axis.
 
-    With images along the last axis, the vector units always have something
-    to do: Keras' layout has 6 or 16 maps there. Large batches are calculated
-    in parts, whose intermediate results fit into the caches.
-
-    Args:
-        model: A `LeNet5`.
-        images: Tensor of shape `(batch, height, width, channels)`.
-        training: Boolean. Whether gradients will be asked for. Then the parts
-            are laid out one after the other; else one is calculated in a
-            loop, which takes less time to compile. Defaults to `False`.
-
-    Returns:
-        Tensor of shape `(batch, num_classes)`, as `model(images)` is.
+    A last axis of images keeps the vector units busy; Keras' last axis has 6
+    or 16 feature maps. Large batches are split into parts whose intermediate
+    results fit into the caches. For `training`, the parts are unrolled;
+    otherwise a loop, which compiles faster, computes them.
     """
-    # The last layer may do what depends on the whole batch.
+    # A user's activation may depend on the whole batch.
     return model.get_layer("output")(_features(model, images, training))
 
 
 def _features(model: Any, images: Tensor, training: bool) -> Tensor:
-    """Returns what the last layer takes, `(batch, 84)`."""
+    """Returns the output of `f6`, of shape `(batch, 84)`."""
     count = images.shape[0]
-    if not isinstance(count, int) or count <= _MOST_IMAGES:
+    if not isinstance(count, int) or count <= _MAX_PART:
         return _features_of_part(model, images)
-    parts = math.ceil(count / _MOST_IMAGES)
+    parts = math.ceil(count / _MAX_PART)
     if not training and count % parts == 0:
-        parted = ops.reshape(images, (parts, count // parts, *images.shape[1:]))
-        features = ops.map(lambda part: _features_of_part(model, part), parted)
+        split = ops.reshape(images, (parts, count // parts, *images.shape[1:]))
+        features = ops.map(lambda part: _features_of_part(model, part), split)
         return ops.reshape(features, (count, -1))
     ends = [count * part // parts for part in range(parts + 1)]
     return ops.concatenate(
@@ -106,7 +93,7 @@ def _features(model: Any, images: Tensor, training: bool) -> Tensor:
 
 def _features_of_part(model: Any, images: Tensor) -> Tensor:
     c1, c3, c5, f6 = map(model.get_layer, ("c1", "c3", "c5", "f6"))
-    # As bytes, before there are more of them.
+    # Transpose before the cast, while a pixel is one byte.
     x = ops.transpose(images, (3, 1, 2, 0))
     if model.include_preprocessing:
         x = model.get_layer("rescaling")(model.get_layer("pad_to_32")(x))
@@ -115,7 +102,7 @@ def _features_of_part(model: Any, images: Tensor) -> Tensor:
     x = _convolve_and_pool(x, c3.kernel, c3.bias)
     maps, height, width, _ = x.shape
     x = ops.reshape(x, (maps * height * width, -1))
-    # `flatten` puts the maps last, which are first here.
+    # `flatten` puts the maps last; here they come first.
     kernel = ops.reshape(c5.kernel, (height * width, maps, -1))
     kernel = ops.reshape(
         ops.transpose(kernel, (1, 0, 2)), (maps * height * width, -1)
@@ -126,19 +113,12 @@ def _features_of_part(model: Any, images: Tensor) -> Tensor:
 
 
 def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Does 5x5 convolution, ReLU and 2x2 max-pooling in one product.
+    """Computes a 5x5 convolution, ReLU and 2x2 max-pooling in one product.
 
-    The four pixels that are pooled together see 6x6 pixels. One matrix with
-    the kernel at its four places in those gives all four, of which the
-    largest is taken before bias and ReLU, which do not change the order.
-
-    Args:
-        x: Tensor of shape `(channels, size, size, batch)`.
-        kernel: Tensor of shape `(5, 5, channels, maps)`.
-        bias: Tensor of shape `(maps,)`.
-
-    Returns:
-        Tensor of shape `(maps, size // 2 - 2, size // 2 - 2, batch)`.
+    Four pixels that are pooled together see 6x6 pixels. One matrix with the
+    kernel at its four positions in 6x6 computes all four. The maximum is taken
+    before bias and ReLU, which preserve the order. The shape of `x` is
+    `(channels, size, size, batch)`.
     """
     channels, size = x.shape[:2]
     maps = kernel.shape[-1]
@@ -148,32 +128,32 @@ def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     x = ops.stack([x[:, :, i : i + span : 2] for i in range(6)], axis=1)
     x = ops.reshape(x, (channels * 36, -1))
 
-    # As a product: gradients of padding and slicing take longer.
-    placed = ops.matmul(_PLACES, ops.reshape(kernel, (25, -1)))
+    # Gradients of a product are faster than those of padding and slicing.
+    placed = ops.matmul(_POSITIONS, ops.reshape(kernel, (25, -1)))
     placed = ops.reshape(placed, (36, 4, channels, maps))
     placed = ops.reshape(
         ops.transpose(placed, (2, 0, 1, 3)), (channels * 36, 4 * maps)
     )
     y = ops.reshape(ops.matmul(ops.transpose(placed), x), (4, maps, -1))
-    y = _larger(_larger(y[0], y[1]), _larger(y[2], y[3]))
+    y = _maximum(_maximum(y[0], y[1]), _maximum(y[2], y[3]))
     y = ops.relu(y + ops.expand_dims(bias, 1))
     return ops.reshape(y, (maps, pooled, pooled, -1))
 
 
-def _place() -> np.ndarray[Any, Any]:
-    """Returns which of 5x5 weights stands where in 6x6, at four places."""
-    places = np.zeros((6, 6, 2, 2, 5, 5), "float32")
+def _kernel_positions() -> np.ndarray[Any, Any]:
+    """Returns a 0/1 matrix that puts 5x5 weights at four positions in 6x6."""
+    positions = np.zeros((6, 6, 2, 2, 5, 5), "float32")
     for down, right, row, column in np.ndindex(2, 2, 5, 5):
-        places[down + row, right + column, down, right, row, column] = 1
-    return places.reshape(36 * 4, 25)
+        positions[down + row, right + column, down, right, row, column] = 1
+    return positions.reshape(36 * 4, 25)
 
 
-_PLACES = _place()
+_POSITIONS = _kernel_positions()
 
 
-def _larger(a: Tensor, b: Tensor) -> Tensor:
-    # As in max-pooling, the first of equal numbers gets the whole gradient,
-    # and NaN is not lost. `ops.maximum` gives each a half.
+def _maximum(a: Tensor, b: Tensor) -> Tensor:
+    # `ops.maximum` splits the gradient between equal values. Max-pooling gives
+    # all of it to the first one, and keeps NaN.
     return ops.where(ops.logical_or(a >= b, ops.isnan(a)), a, b)
 
 

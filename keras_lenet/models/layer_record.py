@@ -1,9 +1,9 @@
-"""What a model's layers were when its class built them.
+"""A record of a model's layers as its class built them.
 
-A subclass of `keras.Model` that builds its own layers saves its arguments, so
-whatever a user changes on a layer afterwards would be lost. The record finds
-these changes: for saving, and to decide whether a faster form of the same
-network still computes what the layers do.
+A subclass of `keras.Model` that builds its own layers saves only its arguments,
+so a user's later changes of a layer would be lost. The record finds these
+changes, to save them and to decide whether `fused_forward` still computes what
+the layers do.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,28 +11,24 @@ from typing import Any
 
 import keras
 
-# Changes to these leave the output of a layer as it is.
-_NOT_IN_FORWARD_PASS = {
-    "_trainable",
-    # Keras sets these when it loads weights; only quantized layers read them.
-    "is_awq_calibrated",
-    "is_gptq_calibrated",
-    "kernel_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
+from keras_lenet.keras_internals import BOOKKEEPING_ATTRIBUTES
+
+# Attributes that do not change a layer's output.
+_WITHOUT_EFFECT = BOOKKEEPING_ATTRIBUTES | {
+    f"{name}_{kind}"
+    for name in ("kernel", "bias")
+    for kind in ("initializer", "regularizer", "constraint")
 }
+
+# The same as entries of a layer's configuration.
+_ENTRIES_WITHOUT_EFFECT = {name.lstrip("_") for name in _WITHOUT_EFFECT}
 
 
 class LayerRecord:
-    """Builds the layers of a model and remembers them as built.
+    """Builds a model's layers with `changes` and remembers them as built.
 
-    Args:
-        changes: Dict of layer names to dicts, as `changed_configs` returns
-            it: the entries of a layer's configuration that replace those of
-            the layer as its model's class builds it.
+    `changes` maps names of layers to changed entries of their configurations,
+    as `changed_configs` returns them.
     """
 
     def __init__(
@@ -44,9 +40,9 @@ class LayerRecord:
         self._attributes: dict[str, dict[str, Any]] = {}
 
     def add(self, layer: keras.Layer) -> keras.Layer:
-        """Returns the layer, with the changes that belong to it."""
+        """Returns the layer with its changes applied."""
         name = layer.name
-        config = self._configs[name] = _plain_config(layer)
+        config = self._configs[name] = _config_outside_files(layer)
         changes = self._changes.get(name)
         if changes:
             layer = type(layer).from_config({**config, **changes})
@@ -54,7 +50,7 @@ class LayerRecord:
         return layer
 
     def finish(self) -> None:
-        """Remembers the attributes of all layers, once they are built."""
+        """Records the attributes of all layers, once they are built."""
         unknown = sorted(set(self._changes) - set(self._layers))
         if unknown:
             raise ValueError(
@@ -64,7 +60,7 @@ class LayerRecord:
         self._attributes = {
             name: dict(vars(layer))
             for name, layer in self._layers.items()
-            if not set(self._changes.get(name, ())) - _CONFIG_NOT_IN_FORWARD
+            if not set(self._changes.get(name, ())) - _ENTRIES_WITHOUT_EFFECT
         }
 
     def changed_configs(self) -> dict[str, dict[str, Any]]:
@@ -72,9 +68,10 @@ class LayerRecord:
         changed = {}
         for name, layer in self._layers.items():
             built = self._configs[name]
+            config = _config_outside_files(layer) | dict(_on_weights(layer))
             entries = {
                 key: value
-                for key, value in _config_of(layer).items()
+                for key, value in config.items()
                 if key not in built or value != built[key]
             }
             if entries:
@@ -84,11 +81,8 @@ class LayerRecord:
     def is_unchanged(self, names: Iterable[str] = ()) -> bool:
         """Returns whether layers compute what they did when built.
 
-        It compares every attribute, known or not. Weights may have other
-        values, regularizers and constraints.
-
-        Args:
-            names: Names of layers. Defaults to all layers.
+        Compares all attributes that may affect the output, also unknown ones,
+        but not the values of weights. `names` defaults to all layers.
         """
         return all(
             name in self._attributes
@@ -97,30 +91,17 @@ class LayerRecord:
         )
 
 
-_CONFIG_NOT_IN_FORWARD = {name.lstrip("_") for name in _NOT_IN_FORWARD_PASS}
-
-
 def _is_same(attributes: dict[str, Any], built: dict[str, Any]) -> bool:
     return all(
         name in attributes and name in built and attributes[name] is built[name]
-        for name in (attributes.keys() | built.keys()) - _NOT_IN_FORWARD_PASS
+        for name in (attributes.keys() | built.keys()) - _WITHOUT_EFFECT
     )
 
 
-def _config_of(layer: Any) -> dict[str, Any]:
-    """Returns a configuration with what was set on the weights themselves.
-
-    `layer.kernel.regularizer = ...` takes effect, but Keras saves
-    `layer.kernel_regularizer` alone.
-    """
-    return {**_plain_config(layer), **dict(_changes_of_weights(layer))}
-
-
-def _plain_config(layer: Any) -> dict[str, Any]:
-    """Returns a configuration as it is outside of `save` and `load_model`."""
+def _config_outside_files(layer: Any) -> dict[str, Any]:
+    """Returns a configuration without the IDs that Keras adds in files."""
 
     def without_ids(value: Any) -> Any:
-        # Keras numbers the objects in a file that share an instance.
         if isinstance(value, dict):
             return {
                 key: without_ids(part)
@@ -132,7 +113,12 @@ def _plain_config(layer: Any) -> dict[str, Any]:
     return dict(without_ids(layer.get_config()))
 
 
-def _changes_of_weights(layer: Any) -> Iterator[tuple[str, Any]]:
+def _on_weights(layer: Any) -> Iterator[tuple[str, Any]]:
+    """Yields regularizers and constraints that were set on the weights.
+
+    `layer.kernel.regularizer = ...` takes effect, but Keras saves only
+    `layer.kernel_regularizer`.
+    """
     for name in ("kernel", "bias"):
         weight = getattr(layer, name, None)
         for kind, module in (

@@ -25,41 +25,38 @@ from keras_lenet.validation.batches import check_shape
 class LeNet5(BaseModel):
     """LeNet-5 as it is used today: ReLU, max-pooling and softmax.
 
-    The topology is that of LeNet-5 (https://doi.org/10.1109/5.726791, section
-    II-B), its layers have the paper's names: convolutions `c1` (6 maps, 5x5),
-    `c3` (16 maps, 5x5), each followed by a 2x2 subsampling `s2`, `s4`, then
-    `c5` (120 units), `f6` (84 units) and `output`. As has become usual, the
-    squashing functions are ReLU, subsampling takes the maximum and has no
+    The topology and the layer names are those of the paper
+    (https://doi.org/10.1109/5.726791, section II-B): convolutions `c1` (6 maps,
+    5x5) and `c3` (16 maps, 5x5), each followed by 2x2 subsampling, `s2` and
+    `s4`, then `c5` (120 units), `f6` (84 units) and `output`. As has become
+    usual, the activations are ReLU, subsampling takes the maximum and has no
     weights, every map of `c3` sees all maps of `s2`, and the output is a
     softmax. With one channel and ten classes there are 61,706 weights.
 
-    On a CPU with TensorFlow or JAX, `fit` runs several steps in one compiled
-    program, as many as the callbacks allow, and computes each convolution and
-    its pooling as one product (`keras_lenet.models.fused_forward`). This
-    computes what Keras' layers and `fit` compute. Keras' own layers and loop
-    run if a layer has changed, a subclass has its own `call` or `train_step`,
-    or `compile` got `run_eagerly=True` or `jit_compile=False`. Set
-    `steps_per_execution` in `compile` to choose the number of steps. On
-    TensorFlow, NumPy arrays become datasets without `tf.data` autotuning,
-    which delays the end of each epoch.
+    On a CPU with TensorFlow or JAX, `fit` runs as many steps in one compiled
+    program as the callbacks allow, and computes each convolution and its
+    pooling as one product (`keras_lenet.models.fused_forward`). The result is
+    that of Keras' layers and `fit`, which run instead if a layer has changed, a
+    subclass has its own `call` or `train_step`, or `compile` got
+    `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
+    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
+    datasets without `tf.data` autotuning, which delays the end of each epoch.
 
-    What is changed on a layer is saved with the model, as `layer_configs`.
+    Changes of a layer are saved with the model, as `layer_configs`.
 
     Args:
-        num_classes: Integer. How many classes to tell apart. Defaults to
-            `10`.
-        input_shape: Tuple `(height, width, channels)`. With preprocessing any
-            height and width from 1 to 32, by default `(28, 28, 1)`; without,
-            `(32, 32, channels)`, by default `(32, 32, 1)`.
+        num_classes: Integer. Number of classes. Defaults to `10`.
+        input_shape: Tuple `(height, width, channels)`. With preprocessing,
+            height and width are from 1 to 32; without, both are 32. Defaults
+            to `(28, 28, 1)` with preprocessing and `(32, 32, 1)` without.
         include_preprocessing: Boolean. Whether the model takes raw pixels in
-            [0, 255], centres them on a field of 32x32 zeros and divides by
-            255. If `False`, it takes numbers in [0, 1]. Defaults to `True`.
+            [0, 255], centres them on a 32x32 field of zeros and divides by
+            255. If `False`, it takes pixels in [0, 1]. Defaults to `True`.
         classifier_activation: String or callable. The activation of the
-            `output` layer; `None` returns the logits. Defaults to
-            `"softmax"`.
-        dtype: Data type or policy of the layers. By default the global one.
-            Under 16-bit policies the `output` layer stays float32, so that
-            probabilities and loss do not lose precision.
+            `output` layer. `None` returns logits. Defaults to `"softmax"`.
+        dtype: Dtype or dtype policy of the layers. Defaults to the global
+            policy. Under 16-bit policies the `output` layer stays float32, so
+            that probabilities and loss do not lose precision.
         name: String. The name of the model. Defaults to `"lenet5"`.
         **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
             the changes of layers that `get_config` returns.
@@ -68,16 +65,15 @@ class LeNet5(BaseModel):
         `(batch, height, width, channels)`: integers or floats.
 
     Output shape:
-        `(batch, num_classes)`: probabilities, or logits when
+        `(batch, num_classes)`: probabilities, or logits if
         `classifier_activation=None`.
 
     Raises:
         ValueError: If `num_classes` is not a positive integer, or
-            `input_shape` is not of the form above. From `fit`, `evaluate` and
-            `predict`: if images have another shape or scale than the model
-            expects, a label is not a whole number from 0 to
-            `num_classes - 1`, or a crossentropy's `from_logits` does not fit
-            the output layer.
+            `input_shape` is invalid. From `fit`, `evaluate` and `predict`: if
+            images have the wrong shape or scale, a label is not a whole number
+            from 0 to `num_classes - 1`, or a crossentropy's `from_logits` does
+            not match the output layer.
 
     Example:
 
@@ -116,37 +112,33 @@ class LeNet5(BaseModel):
         ):
             head_policy = keras.dtype_policies.get("float32")
         common = {"dtype": policy}
-        convolution = {
-            "kernel_size": 5,
-            "activation": "relu",
-            "data_format": "channels_last",
-            **common,
-        }
-        pooling = {"data_format": "channels_last", **common}
+        spatial = {"data_format": "channels_last", **common}
+        relu = {"activation": "relu"}
 
         record = LayerRecord(kwargs.pop("layer_configs", None))
-        inputs = keras.Input(shape, name="images")
-        x = inputs
-        if include_preprocessing:
-            x = record.add(PadTo32(name="pad_to_32", **common))(x)
-            x = record.add(
-                keras.layers.Rescaling(1 / 255, name="rescaling", **common)
-            )(x)
-        for layer in (
-            keras.layers.Conv2D(6, name="c1", **convolution),
-            keras.layers.MaxPooling2D(name="s2", **pooling),
-            keras.layers.Conv2D(16, name="c3", **convolution),
-            keras.layers.MaxPooling2D(name="s4", **pooling),
-            keras.layers.Flatten(name="flatten", **pooling),
-            keras.layers.Dense(120, activation="relu", name="c5", **common),
-            keras.layers.Dense(84, activation="relu", name="f6", **common),
+        layers = [
+            keras.layers.Conv2D(6, 5, name="c1", **relu, **spatial),
+            keras.layers.MaxPooling2D(name="s2", **spatial),
+            keras.layers.Conv2D(16, 5, name="c3", **relu, **spatial),
+            keras.layers.MaxPooling2D(name="s4", **spatial),
+            keras.layers.Flatten(name="flatten", **spatial),
+            keras.layers.Dense(120, name="c5", **relu, **common),
+            keras.layers.Dense(84, name="f6", **relu, **common),
             keras.layers.Dense(
                 int(num_classes),
                 activation=classifier_activation,
                 name="output",
                 dtype=head_policy,
             ),
-        ):
+        ]
+        if include_preprocessing:
+            layers = [
+                PadTo32(name="pad_to_32", **common),
+                keras.layers.Rescaling(1 / 255, name="rescaling", **common),
+                *layers,
+            ]
+        x = inputs = keras.Input(shape, name="images")
+        for layer in layers:
             x = record.add(layer)(x)
         super().__init__(inputs=inputs, outputs=x, name=name, **kwargs)
         self._finish(record, policy)
@@ -160,7 +152,7 @@ class LeNet5(BaseModel):
     def call(
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
-        images = self._images_alone(inputs)
+        images = self._get_images(inputs)
         if (
             images is not None
             and is_being_compiled(images)
@@ -170,8 +162,8 @@ class LeNet5(BaseModel):
             return forward(self, images, training=bool(training))
         return super().call(inputs, training=training, mask=mask)
 
-    def _images_alone(self, inputs: Tensor) -> Tensor | None:
-        """Returns images with a channel axis, if they are the only input."""
+    def _get_images(self, inputs: Tensor) -> Tensor | None:
+        """Returns the only input with a channel axis, or `None`."""
         if isinstance(inputs, dict):
             inputs = inputs.get("images")
         elif isinstance(inputs, (list, tuple)) and len(inputs) == 1:
@@ -198,8 +190,8 @@ def _check_input_shape(
     shape: tuple[int, int, int], include_preprocessing: bool
 ) -> None:
     if include_preprocessing:
-        # `PadTo32` refuses larger images; what it cannot see is that a batch
-        # of images with their channels first would fit.
+        # `PadTo32` rejects larger images, but not small ones with the channels
+        # first.
         if shape[0] in (1, 3) and shape[1] == shape[2] and shape[2] > 4:
             raise ValueError(
                 "`input_shape` must have the channels last. Received: "
@@ -208,7 +200,7 @@ def _check_input_shape(
             )
     elif shape[:2] != (32, 32):
         raise ValueError(
-            "`input_shape` must be (32, 32, channels) when "
+            "`input_shape` must be (32, 32, channels) if "
             "`include_preprocessing=False`. Received: "
             f"input_shape={shape!r}. Pad the images with `PadTo32`."
         )

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lenet.keras_internals import has_one_replica, restore_jax_state
 from keras_lenet.models.fused_forward import on_cpu, traced_for_xla
 from keras_lenet.models.steps_per_execution import (
     acts_on_batches,
@@ -22,15 +23,24 @@ from keras_lenet.types import Tensor
 
 _logger = logging.getLogger(__name__)
 
+_MAX_STACK_BYTES = 2**25
 
-_MOST_BYTES = 2**25
+# Operations that XLA computes differently, drops or does not support.
+_UNSUPPORTED = re.compile(
+    "Random|Multinomial|Shuffle|PyFunc|Print|Assert|CheckNumerics|Debug|Summary"
+)
+
+_FALLBACK = (
+    "XLA does not run all of %r as TensorFlow does (%s). Keras' slower loop "
+    "trains the model until it is compiled again."
+)
 
 
 def can_train(model: Any) -> bool:
-    """Returns whether `train_function` serves for a model as it is compiled.
+    """Returns whether `train_function` can train a compiled model.
 
-    XLA's convolutions are very slow inside of loops, so it has to be one that
-    does without, as `forward` does.
+    XLA's convolutions are very slow inside loops, so the model must avoid them,
+    as `fused_forward` does.
     """
     if (
         model.run_eagerly
@@ -42,26 +52,19 @@ def can_train(model: Any) -> bool:
         import tensorflow as tf
 
         return (
-            model._jit_compile_asked_for is not False
+            model._jit_compile_argument is not False
             and not tf.config.functions_run_eagerly()
-            and model.distribute_strategy.num_replicas_in_sync == 1
+            and has_one_replica(model)
         )
     return bool(model.jit_compile)
 
 
 def train_function(model: Any) -> Callable[..., Any]:
-    """Makes what Keras calls to train for `model.steps_per_execution` steps.
+    """Returns a `train_function` that runs all steps in one compiled loop.
 
-    All steps are in one compiled loop, so that starting them, and the memory
-    that they need, is paid for once. How many steps it makes is an argument:
-    however a training is cut into executions, the same program runs, and the
-    weights are the same bit for bit.
-
-    Args:
-        model: A compiled Keras model.
-
-    Returns:
-        A function as `model.make_train_function` makes it on this backend.
+    So the steps share the cost of starting a program and of its memory. The
+    number of steps is an argument of the program: the same program runs and
+    gives the same weights, bit for bit, whatever the steps per execution.
     """
     if keras.backend.backend() == "tensorflow":
         return _tensorflow_train_function(model)
@@ -75,7 +78,7 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
         def step(index: Tensor) -> Tensor:
             token = traced_for_xla.set(True)
             try:
-                model.train_step(_batch(batches, index))
+                model.train_step(_batch_at(batches, index))
             finally:
                 traced_for_xla.reset(token)
             return index + 1
@@ -83,8 +86,8 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
         tf.while_loop(lambda index: index < count, step, [tf.constant(0)])
         return model.get_metrics_result()
 
-    # TensorFlow counts tracings by the code of a function, and warns of those
-    # of other models. A partial has no code of its own.
+    # TensorFlow counts retracing per code object, and would warn about other
+    # models. A partial has no code object.
     program = tf.function(
         functools.partial(train), autograph=False, jit_compile=True
     )
@@ -92,64 +95,52 @@ def _tensorflow_train_function(model: Any) -> Callable[..., Any]:
 
     def function(iterator: Iterator[Any]) -> Any:
         logs = None
-        batches = _next_batches(model, map(_without_optionals, iterator))
+        batches = _next_batches(model, map(_optionals_to_none, iterator))
         done = 0
-        for stack, count in _stacks(model, batches, tf.stack):
+        for stack, count in _stack_batches(model, batches, tf.stack):
             if not model.optimizer.built:
-                _make_variables(model, _batch(stack, 0))
+                _create_variables(model, _batch_at(stack, 0))
             arguments = (stack, tf.constant(count))
-            form = str(keras.tree.map_structure(_form, stack))
-            refused = ""
-            if form not in known:
+            signature = str(keras.tree.map_structure(_shape_and_dtype, stack))
+            unsupported = ""
+            if signature not in known:
                 traced = program.get_concrete_function(*arguments)
-                refused = _refused_by_xla(traced)
-            if not refused:
+                unsupported = _unsupported_operations(traced)
+            if not unsupported:
                 try:
                     logs = program(*arguments)
                 except tf.errors.OpError as error:
-                    if form in known:
+                    if signature in known:
                         raise
-                    refused = error.message.split(" (")[0]
-            if refused:
-                _logger.warning(_REFUSED, model.name, refused)
-                return model.leave_to_keras()(iter(batches[done:]))
-            known.add(form)
+                    unsupported = error.message.split(" (")[0]
+            if unsupported:
+                _logger.warning(_FALLBACK, model.name, unsupported)
+                return model.use_keras_loop()(iter(batches[done:]))
+            known.add(signature)
             done += count
         return logs
 
     return function
 
 
-# What XLA computes otherwise than TensorFlow, leaves out, or does not know.
-_NOT_FOR_XLA = re.compile(
-    "Random|Multinomial|Shuffle|PyFunc|Print|Assert|CheckNumerics|Debug|Summary"
-)
-
-
-_REFUSED = (
-    "XLA does not run all of %r as TensorFlow does (%s). Keras' own loop "
-    "trains it until it is compiled again, which takes longer."
-)
-
-
-def _refused_by_xla(traced: Any) -> str:
-    """Returns which operations of a TensorFlow function are not for XLA."""
+def _unsupported_operations(traced: Any) -> str:
+    """Returns the operations of a TensorFlow function that XLA cannot run."""
     graph = traced.graph.as_graph_def()
     nodes = [
         *graph.node,
         *(node for each in graph.library.function for node in each.node_def),
     ]
     return ", ".join(
-        sorted({node.op for node in nodes if _NOT_FOR_XLA.search(node.op)})
+        sorted({node.op for node in nodes if _UNSUPPORTED.search(node.op)})
     )
 
 
-def _form(part: Any) -> Any:
+def _shape_and_dtype(part: Any) -> Any:
     return None if part is None else (tuple(part.shape), str(part.dtype))
 
 
-def _without_optionals(batch: Any) -> Any:
-    """Returns a batch with `None` where a generator has yielded it."""
+def _optionals_to_none(batch: Any) -> Any:
+    """Undoes how Keras passes a generator's `None` through `tf.data`."""
     import tensorflow as tf
 
     return keras.tree.map_structure(
@@ -160,10 +151,10 @@ def _without_optionals(batch: Any) -> Any:
     )
 
 
-def _make_variables(model: Any, batch: Any) -> None:
-    """Makes what would otherwise be made while TensorFlow traces a step.
+def _create_variables(model: Any, batch: Any) -> None:
+    """Creates the variables of the optimizer and the metrics.
 
-    It would have to trace the step a second time then.
+    If a traced step created them, TensorFlow would trace it a second time.
     """
     import tensorflow as tf
 
@@ -172,7 +163,7 @@ def _make_variables(model: Any, batch: Any) -> None:
     before = [variable.numpy() for variable in model.metrics_variables]
     count, *_ = keras.tree.flatten(x)[0].shape
     outputs = ops.zeros((count, *model.output_shape[1:]))
-    # A step that fails raises its own error when it is traced.
+    # A metric that fails raises its error again when the step is traced.
     with contextlib.suppress(tf.errors.OpError):
         model.compute_metrics(x, y, outputs, sample_weight)
     model.reset_metrics()
@@ -185,9 +176,10 @@ def _jax_train_function(model: Any) -> Callable[..., Any]:
 
     def train(state: Any, batches: Any, count: Tensor) -> Any:
         def step(index: Tensor, carried: Any) -> Any:
-            return model.train_step(carried[1], _batch(batches, index))
+            return model.train_step(carried[1], _batch_at(batches, index))
 
-        shapes, _ = jax.eval_shape(model.train_step, state, _batch(batches, 0))
+        first = _batch_at(batches, 0)
+        shapes, _ = jax.eval_shape(model.train_step, state, first)
         logs = jax.tree.map(lambda s: ops.zeros(s.shape, s.dtype), shapes)
         return jax.lax.fori_loop(0, count, step, (logs, state))
 
@@ -195,10 +187,11 @@ def _jax_train_function(model: Any) -> Callable[..., Any]:
 
     def function(state: Any, iterator: Iterator[Any]) -> Any:
         logs = None
-        with _keeping_state(model, state):
+        with _restoring_state_on_error(model, state):
             batches = _next_batches(model, iterator)
-            for stack, count in _stacks(model, batches, np.stack):
-                # Otherwise the program gets its memory now, but runs later.
+            for stack, count in _stack_batches(model, batches, np.stack):
+                # Wait for the last program: JAX would allocate the memory of
+                # the next one now, although it runs later.
                 jax.tree.map(lambda part: part.block_until_ready(), state)
                 logs, state = train(state, stack, count)
         return logs, state
@@ -207,16 +200,11 @@ def _jax_train_function(model: Any) -> Callable[..., Any]:
 
 
 def with_checks(model: Any, function: Any) -> Any:
-    """Returns a function of Keras that checks batches before it runs.
-
-    Args:
-        model: A model of this package, whose `_check_batch` checks.
-        function: Its train, test or predict function.
-    """
+    """Returns a train, test or predict function that checks its batches."""
     if keras.backend.backend() == "jax":
 
         def checked(state: Any, iterator: Iterator[Any]) -> Any:
-            with _keeping_state(model, state):
+            with _restoring_state_on_error(model, state):
                 if model._check_batch is not None:
                     iterator = iter(_next_batches(model, iterator))
                 return function(state, iterator)
@@ -229,24 +217,16 @@ def with_checks(model: Any, function: Any) -> Any:
         if isinstance(data, list):
             for batch in data:
                 model._check_batch(batch)
-        elif _is_local_iterator(model, data):
+        elif hasattr(data, "element_spec") and has_one_replica(model):
             data = iter(_next_batches(model, data))
         return function(data)
 
     return checked_data
 
 
-def _is_local_iterator(model: Any, data: Any) -> bool:
-    """Returns whether data come from `tf.data`, and to one device."""
-    return (
-        hasattr(data, "element_spec")
-        and model.distribute_strategy.num_replicas_in_sync == 1
-    )
-
-
 def _next_batches(model: Any, iterator: Iterator[Any]) -> list[Any]:
     """Returns the checked batches of one execution."""
-    for callback in model._callbacks_of_execution:
+    for callback in model._multi_step_callbacks:
         if acts_on_batches(callback) and not acts_only_at_freq(callback):
             raise ValueError(
                 "A callback must have its hooks on batches when `fit` begins. "
@@ -263,11 +243,10 @@ def _next_batches(model: Any, iterator: Iterator[Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _keeping_state(model: Any, state: tuple[Any, ...]) -> Iterator[None]:
-    """Puts JAX' state back into the model if an error comes up.
-
-    Keras takes it out of the model before the first step, and loses it then.
-    """
+def _restoring_state_on_error(
+    model: Any, state: tuple[Any, ...]
+) -> Iterator[None]:
+    """Puts the JAX state back into the model if a step raises an error."""
     try:
         yield
     except Exception as error:
@@ -276,38 +255,30 @@ def _keeping_state(model: Any, state: tuple[Any, ...]) -> Iterator[None]:
         if not isinstance(error, StopIteration) and not any(
             value.is_deleted() for value in jax.tree.leaves(state)
         ):
-            names = ["trainable", "non_trainable", "optimizer", "metrics"]
-            if len(state) == 3:
-                names.remove("optimizer")
-            model._jax_state = {
-                f"{name}_variables": values
-                for name, values in zip(names, state, strict=False)
-            }
-            model._jax_state_synced = False
-            model.jax_state_sync()
+            restore_jax_state(model, state)
         raise
 
 
-def _batch(batches: Any, index: Any) -> Any:
+def _batch_at(stack: Any, index: Any) -> Any:
     return keras.tree.map_structure(
-        lambda stacked: None if stacked is None else stacked[index], batches
+        lambda stacked: None if stacked is None else stacked[index], stack
     )
 
 
-def _stacks(
+def _stack_batches(
     model: Any, batches: list[Any], stack: Callable[..., Any]
 ) -> Iterator[tuple[Any, int]]:
-    """Yields batches of one shape stacked, and how many they are."""
+    """Yields stacks of batches of one shape, with their number of batches."""
     steps = model.steps_per_execution
     for _, same in itertools.groupby(batches, _shapes):
         for first in same:
-            # Of one batch XLA would make another program, whose rounding
-            # differs.
-            fit = _MOST_BYTES // max(_count_bytes(first), 1)
-            most = max(1, min(max(steps, 2), fit))
-            group = [first, *itertools.islice(same, most - 1)]  # noqa: B031
-            # Always as many, or XLA would compile again.
-            filled = [*group, *[first] * (most - len(group))]
+            fitting = _MAX_STACK_BYTES // max(_count_bytes(first), 1)
+            # For a stack of one, XLA would compile another program, which
+            # rounds differently.
+            size = max(1, min(max(steps, 2), fitting))
+            group = [first, *itertools.islice(same, size - 1)]  # noqa: B031
+            # Fill the stack up: XLA compiles again for every other size.
+            filled = [*group, *[first] * (size - len(group))]
             stacked = keras.tree.map_structure(
                 lambda *parts: None if parts[0] is None else stack(parts),
                 *filled,

@@ -1,9 +1,9 @@
-"""Presets: folders with a trained model and a card that says what it is.
+"""Presets: folders with a trained model and a card that describes it.
 
 The files are those of KerasHub's presets
 (https://keras.io/keras_hub/guides/upload/): `config.json`, `metadata.json`
-and `model.weights.h5`. Here `metadata.json` also has the card, and the
-SHA-256 sums of the other two, by which damage is noticed.
+and `model.weights.h5`. Here `metadata.json` also has the card, and the SHA-256
+sums of the other two files, which reveal damage.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ _CONFIG, _METADATA, _WEIGHTS = (
 
 
 class Preset(NamedTuple):
-    """What a preset's folder holds.
+    """The content of a preset's folder.
 
     Attributes:
         path: Path of the folder.
-        config: Dict, what Keras makes the model of.
+        config: Dict. The serialized model.
         weights: Path of the file with the weights.
-        card: Dict, what is known about the model.
+        card: Dict that describes the model.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Preset(NamedTuple):
 
 
 def read_preset(preset: str | os.PathLike[str]) -> Preset:
-    """Reads a preset and checks that it is whole.
+    """Reads a preset and checks that it is complete.
 
     Args:
         preset: Name of a preset that comes with the package, `"mnist"`,
@@ -53,13 +53,13 @@ def read_preset(preset: str | os.PathLike[str]) -> Preset:
             a path: a folder called `mnist` is `"./mnist"`.
 
     Returns:
-        `Preset`. Its `card` says on which data, by which recipe and seed the
-        model was trained, how accurate it is on test images and how far off
-        its probabilities are.
+        `Preset`. Its `card` has the model's training data, recipe and seed,
+        its accuracy on test images and the calibration error of its
+        probabilities.
 
     Raises:
-        ValueError: When there is no such preset.
-        FileFormatError: When one is damaged.
+        ValueError: If the preset does not exist.
+        FileFormatError: If the preset is damaged.
 
     Example:
 
@@ -71,8 +71,8 @@ def read_preset(preset: str | os.PathLike[str]) -> Preset:
     if not path.is_dir():
         raise ValueError(
             f"`preset` must be one of {', '.join(PRESETS)}, or the path of a "
-            f"folder that `save_to_preset` wrote. Received: "
-            f"preset={os.fspath(preset)!r}, which is neither."
+            "folder that `save_to_preset` wrote. Received: "
+            f"preset={os.fspath(preset)!r}"
         )
     for name in (_METADATA, _CONFIG, _WEIGHTS):
         if not (path / name).is_file():
@@ -95,21 +95,10 @@ def read_preset(preset: str | os.PathLike[str]) -> Preset:
 def load_preset(
     preset: str | os.PathLike[str], base_class: Any, model_class: Any
 ) -> Any:
-    """Loads the model of a preset.
+    """Loads the model of a preset, whose class must derive from `base_class`.
 
-    Args:
-        preset: Name or path, as for `read_preset`.
-        base_class: Class that the saved model must derive from.
-        model_class: Class of the model to return: `base_class`, for the class
-            that was saved; that class; or a subclass of it.
-
-    Returns:
-        The model, not compiled.
-
-    Raises:
-        ValueError: If there is no such preset, or it has the weights of
-            another class.
-        FileFormatError: If it is damaged, or something else.
+    The model has the saved class, or `model_class` if that is a subclass of
+    the saved class. If neither is a subclass of the other, it raises an error.
     """
     found = read_preset(preset)
     with parsing(found.path, "a preset"):
@@ -139,24 +128,17 @@ def write_preset(
     card: dict[str, Any],
     facts: dict[str, Any],
 ) -> None:
-    """Writes a preset: all of it, or nothing.
+    """Writes a preset completely or not at all.
 
-    Args:
-        path: Path of a folder that is empty or does not exist.
-        config: Dict, what Keras makes the model of.
-        save_weights: Callable that writes them to a path.
-        card: Dict of what is known about the model, for JSON.
-        facts: Dict of what else goes into the metadata, for JSON.
-
-    Raises:
-        ValueError: When the folder has something in it.
+    `facts` are further entries of the metadata. Raises a `ValueError` if the
+    folder is not empty.
     """
-    # Where it is a link, the folder that it points to.
+    # `rename` would replace a link, not the folder that it points to.
     path = Path(os.path.realpath(path))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(
             "`path` must be a folder that is empty or does not exist, so that "
-            f"nothing is lost. Received: {path}, which is not."
+            f"nothing is overwritten. Received: path={str(path)!r}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -166,7 +148,7 @@ def write_preset(
         sums = {name: _sha256(temporary / name) for name in (_CONFIG, _WEIGHTS)}
         metadata = {**facts, "sha256": sums, "card": card}
         _write_json(temporary / _METADATA, metadata)
-        # It was made for its owner alone.
+        # `mkdtemp` gives access only to the owner.
         temporary.chmod(path.parent.stat().st_mode & 0o777)
         for written in (*temporary.iterdir(), temporary):
             flush(written)

@@ -1,4 +1,4 @@
-"""How many steps per execution the callbacks allow."""
+"""The number of steps per execution that the callbacks allow."""
 
 import contextlib
 import math
@@ -7,8 +7,15 @@ from typing import Any
 
 import keras
 
-# More steps in one execution, or more data, gain nothing that was measured.
-_MOST_STEPS = 32
+# More steps per execution gave no measurable gain.
+_MAX_STEPS = 32
+
+# The methods of a callback that Keras calls for each batch.
+_BATCH_HOOKS = [
+    f"on_{kind}batch_{end}"
+    for kind in ("", "train_", "test_")
+    for end in ("begin", "end")
+]
 
 
 def choose_steps(
@@ -20,33 +27,23 @@ def choose_steps(
     validation_steps: int | None = None,
     **_: Any,
 ) -> int:
-    """Returns how many steps an execution may have without being noticed.
+    """Returns the largest number of steps per execution that has no effect.
 
-    Keras calls callbacks between executions. So those that act on batches get
-    executions of one step, and those of this package one that divides `freq`.
-
-    Args:
-        x: As given to `fit`, like all arguments.
-        batch_size: Integer.
-        callbacks: List of Keras callbacks.
-        validation_split: Number.
-        steps_per_epoch: Integer.
-        validation_steps: Integer.
-
-    Returns:
-        Integer, at least 1.
+    The arguments are those of `fit`. Keras calls callbacks between executions,
+    so callbacks that act on batches allow one step per execution, and the
+    callbacks of this package allow a divisor of `freq`.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return 1
     if not isinstance(batch_size, (int, type(None))) or (batch_size or 1) < 1:
         # Keras raises its own error.
         return 1
-    most = keras.config.max_steps_per_epoch()
-    multiples = [n for n in (steps_per_epoch, validation_steps, most) if n]
-    steps_per_epoch = steps_per_epoch or most
+    max_steps = keras.config.max_steps_per_epoch()
+    multiples = [n for n in (steps_per_epoch, validation_steps, max_steps) if n]
+    steps_per_epoch = steps_per_epoch or max_steps
     in_data = _num_batches(x, batch_size or 32, validation_split)
     if steps_per_epoch and in_data != math.inf:
-        # The data may run out inside an epoch, of which Keras warns.
+        # The data may run out inside an epoch; Keras warns about that.
         multiples.append(int(in_data or 1))
     in_epoch = steps_per_epoch
     if not (in_epoch or in_data is None or in_data == math.inf):
@@ -58,19 +55,18 @@ def choose_steps(
         elif acts_on_batches(callback):
             return 1
     if not multiples:
-        # Evenly, because all executions of an epoch take as much memory.
-        executions = math.ceil((in_epoch or _MOST_STEPS) / _MOST_STEPS)
-        return math.ceil((in_epoch or _MOST_STEPS) / executions)
+        # Split an epoch evenly: every execution allocates memory for the
+        # largest.
+        executions = math.ceil((in_epoch or _MAX_STEPS) / _MAX_STEPS)
+        return math.ceil((in_epoch or _MAX_STEPS) / executions)
     common = math.gcd(*multiples)
-    return max(
-        steps for steps in range(1, _MOST_STEPS + 1) if common % steps == 0
-    )
+    return max(n for n in range(1, _MAX_STEPS + 1) if common % n == 0)
 
 
 def _num_batches(
     x: Any, batch_size: int, validation_split: float
 ) -> float | None:
-    """Returns how many batches there are, `None` if that is not known."""
+    """Returns the number of batches, or `None` if it is unknown."""
     if hasattr(x, "cardinality"):
         cardinality = int(x.cardinality())
         if cardinality == -1:
@@ -79,23 +75,15 @@ def _num_batches(
     if hasattr(x, "shape"):
         count = math.floor(int(x.shape[0]) * (1 - validation_split))
         return math.ceil(count / batch_size)
-    known: int | None = getattr(x, "num_batches", None)  # of a PyDataset
+    known: int | None = getattr(x, "num_batches", None)  # Of a PyDataset.
     return known
 
 
-# `LambdaCallback` has them as attributes of the instance.
-_BATCH_HOOKS = [
-    f"on_{kind}batch_{end}"
-    for kind in ("", "train_", "test_")
-    for end in ("begin", "end")
-]
-
-
 def acts_only_at_freq(callback: Any) -> bool:
-    """Returns whether a callback of this package acts at its `freq` alone."""
+    """Returns whether a callback of this package acts only at its `freq`."""
     return (
         getattr(callback, "acts_only_at_freq", False)
-        # Neither a subclass nor an assignment adds a hook.
+        # A subclass or an assignment could add a hook.
         and type(callback).__module__.startswith("keras_lenet.")
         and not vars(callback).keys() & set(_BATCH_HOOKS)
     )
@@ -103,13 +91,14 @@ def acts_only_at_freq(callback: Any) -> bool:
 
 def acts_on_batches(callback: Any) -> bool:
     """Returns whether a callback has a hook on batches."""
-    # Keras' own callbacks that save every so many batches or every epoch.
+    # Keras' callbacks with `save_freq` have the hooks but do nothing in them.
     if getattr(callback, "save_freq", None) == "epoch" and type(
         callback
     ).__module__.startswith("keras."):
         return False
-    # `on_batch_begin` of a subclass is called by `on_train_batch_begin`.
     base = keras.callbacks.Callback
+    # `LambdaCallback` has no methods but attributes, which have no `__func__`.
+    # A subclass's `on_batch_begin` is called by `on_train_batch_begin`.
     return any(
         getattr(getattr(callback, name), "__func__", None)
         is not getattr(base, name)
@@ -119,9 +108,9 @@ def acts_on_batches(callback: Any) -> bool:
 
 @contextlib.contextmanager
 def steps_per_execution(model: Any, steps: int) -> Iterator[None]:
-    """Lets a model make several steps in one execution for a while."""
+    """Changes the number of steps per execution temporarily."""
     before = model.steps_per_execution
-    # They keep the number that they were made for.
+    # These functions keep the number that they were made for.
     names = ("test_function", "predict_function")
     functions = [getattr(model, name) for name in names]
     try:
@@ -131,7 +120,7 @@ def steps_per_execution(model: Any, steps: int) -> Iterator[None]:
                 setattr(model, name, None)
         yield
     finally:
-        # Unless a callback has compiled the model anew.
+        # Keep the new functions if a callback has compiled the model again.
         if model.steps_per_execution == steps != before:
             model.steps_per_execution = before
             for name, function in zip(names, functions, strict=True):

@@ -1,5 +1,6 @@
 """Checks of arguments."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ def check_positive_integer(name: str, value: Any) -> None:
         raise ValueError(
             f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )
+
+
+def is_finite_number(value: Any) -> bool:
+    """Returns whether a value is a number and neither infinite nor NaN."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    return is_number and bool(-math.inf < value < math.inf)
 
 
 def standardize_input_shape(input_shape: Any) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ MODELS = [LeNet5, OriginalLeNet5]
 
 
 def change_everything(model):
-    """Changes on the layers whatever Keras saves and both models have."""
+    """Changes what Keras saves of the layers that both models have."""
     c1, c5, f6 = map(model.get_layer, ("c1", "c5", "f6"))
     c1.activation = keras.activations.softsign
     c5.trainable = False
@@ -33,7 +33,7 @@ def changed(request):
 
 def assert_same_model(model, other, generator):
     assert type(other) is type(model)
-    # Tuples are lists in a file.
+    # Compare as JSON, because a file turns tuples into lists.
     assert json.dumps(other.get_config()) == json.dumps(model.get_config())
     images = generator.integers(0, 256, (3, *model.input_shape[1:]))
     np.testing.assert_array_equal(
@@ -73,14 +73,14 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_changed_on_a_layer_is_kept(way, changed, tmp_path, generator):
+def test_changes_of_layers_are_saved(way, changed, tmp_path, generator):
     _, other = WAYS[way](changed, tmp_path)
     assert_same_model(changed, other, generator)
     assert len(other.trainable_variables) < len(other.weights)
     assert len(other.losses) >= 2
 
 
-def test_a_model_as_built_saves_no_layers():
+def test_an_unchanged_model_saves_no_layer_configs():
     for kind in MODELS:
         model = kind()
         assert "layer_configs" not in model.get_config()
@@ -88,7 +88,7 @@ def test_a_model_as_built_saves_no_layers():
         assert "layer_configs" not in model.get_config()
 
 
-def test_arguments_win_over_what_was_changed(generator):
+def test_arguments_override_changes_of_layers(generator):
     model = LeNet5()
     model.get_layer("output").activation = keras.activations.sigmoid
     model.get_layer("c5").trainable = False
@@ -103,7 +103,7 @@ def test_arguments_win_over_what_was_changed(generator):
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("way", ["save", "save_to_preset", "adapt"])
-def test_a_quantized_model_is_kept(kind, way, tmp_path, generator):
+def test_quantization_is_saved(kind, way, tmp_path, generator):
     model = kind()
     model.quantize("int8")
     _, other = WAYS[way](model, tmp_path)
@@ -111,7 +111,7 @@ def test_a_quantized_model_is_kept(kind, way, tmp_path, generator):
     assert_same_model(model, other, generator)
 
 
-def test_lora_is_kept(tmp_path, generator):
+def test_lora_is_saved(tmp_path, generator):
     model = LeNet5()
     model.get_layer("c5").enable_lora(3)
     _, b = model.get_layer("c5").trainable_variables[-2:]
@@ -121,7 +121,7 @@ def test_lora_is_kept(tmp_path, generator):
     assert_same_model(model, other, generator)
 
 
-def test_a_layer_that_the_model_does_not_have_is_refused():
+def test_configs_of_unknown_layers_are_rejected():
     config = {**LeNet5().get_config(), "layer_configs": {"c9": {}}}
     with pytest.raises(ValueError, match=r"names of layers.*Received: c9"):
         LeNet5.from_config(config)
@@ -153,7 +153,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_any_change_of_a_layer_is_noticed(change):
+def test_any_change_of_a_layer_disables_compiled_training(change):
     model = LeNet5()
     assert model.layers_unchanged()
     change(model)
@@ -161,8 +161,8 @@ def test_any_change_of_a_layer_is_noticed(change):
     assert not model.trains_compiled()
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled there")
-def test_use_of_a_model_changes_no_layer(tmp_path, generator):
+@pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled on PyTorch")
+def test_using_a_model_does_not_count_as_a_change(tmp_path, generator):
     model = LeNet5()
     x, y = generator.integers(0, 256, (8, 28, 28, 1)), np.arange(8)
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -207,7 +207,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("entries", HOSTILE.values(), ids=HOSTILE)
-def test_a_file_makes_of_layers_only_what_keras_brings(
+def test_layer_configs_create_only_objects_of_keras(
     entries, tmp_path, monkeypatch
 ):
     model = LeNet5()

@@ -13,7 +13,7 @@ needs_tensorflow_backend = pytest.mark.skipif(
 
 
 def sequential_lenet5():
-    """The same network from Keras' own layers, on images padded beforehand."""
+    """Returns LeNet-5 built from Keras' layers, for padded images."""
     layers = keras.layers
     last = {"data_format": "channels_last"}
     return keras.Sequential(
@@ -41,7 +41,7 @@ def pixels(model, generator, count=3):
 
 def assert_same_outputs(model, other, generator):
     images = pixels(model, generator)
-    # Only a `LeNet5` calculates in the form of `compiled`.
+    # Only a `LeNet5` uses `fused_forward`, which rounds differently.
     close = 0 if type(model) is type(other) else 1e-6
     np.testing.assert_allclose(
         model.predict(images, verbose=0),
@@ -88,7 +88,7 @@ def test_lenet5_has_the_layers_of_the_paper_and_61706_weights():
     assert model.count_params() == 61706
 
 
-def test_lenet5_computes_what_keras_own_layers_compute(generator):
+def test_lenet5_computes_what_keras_layers_compute(generator):
     model, other = LeNet5(), sequential_lenet5()
     other.set_weights(model.get_weights())
     images = pixels(model, generator)
@@ -101,7 +101,7 @@ def test_lenet5_computes_what_keras_own_layers_compute(generator):
     )
 
 
-def test_lenet5_takes_the_same_image_raw_and_preprocessed(generator):
+def test_raw_and_preprocessed_images_give_the_same_output(generator):
     model, without = LeNet5(), LeNet5(include_preprocessing=False)
     without.set_weights(model.get_weights())
     images = pixels(model, generator)
@@ -113,7 +113,7 @@ def test_lenet5_takes_the_same_image_raw_and_preprocessed(generator):
     )
 
 
-def test_lenet5_gives_logits_of_which_the_softmax_is_the_default(generator):
+def test_the_softmax_of_the_logits_is_the_default_output(generator):
     model, logits = LeNet5(), LeNet5(classifier_activation=None)
     logits.set_weights(model.get_weights())
     images = pixels(model, generator)
@@ -132,7 +132,7 @@ def test_lenet5_summary_shows_layers_shapes_and_counts(capsys):
         assert expected in text
 
 
-def test_lenet5_gives_the_output_of_an_inner_layer(generator):
+def test_lenet5_returns_the_output_of_an_inner_layer(generator):
     model = LeNet5()
     maps = keras.Model(model.input, model.get_layer("c3").output)
     assert maps.predict(pixels(model, generator), verbose=0).shape == (
@@ -144,7 +144,7 @@ def test_lenet5_gives_the_output_of_an_inner_layer(generator):
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_lenet5_comes_back_from_a_keras_file(
+def test_lenet5_is_restored_from_a_keras_file(
     configuration, tmp_path, generator
 ):
     model = LeNet5(**configuration)
@@ -155,14 +155,14 @@ def test_lenet5_comes_back_from_a_keras_file(
     assert_same_outputs(model, loaded, generator)
 
 
-def test_lenet5_comes_back_from_a_weights_file(tmp_path, generator):
+def test_lenet5_is_restored_from_a_weights_file(tmp_path, generator):
     model, other = LeNet5(), LeNet5()
     model.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
     assert_same_outputs(model, other, generator)
 
 
-def test_lenet5_clones(generator):
+def test_lenet5_can_be_cloned(generator):
     model = LeNet5(num_classes=4)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -170,7 +170,7 @@ def test_lenet5_clones(generator):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_lenet5_comes_back_after_quantization(tmp_path, generator):
+def test_a_quantized_lenet5_is_restored(tmp_path, generator):
     model = LeNet5()
     model.quantize("int8")
     model.save(tmp_path / "model.keras")
@@ -180,7 +180,7 @@ def test_lenet5_comes_back_after_quantization(tmp_path, generator):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_lenet5_keeps_its_head_float32_under_a_mixed_policy(
+def test_the_output_layer_stays_float32_under_a_mixed_policy(
     policy, tmp_path, generator
 ):
     keras.config.set_dtype_policy(policy)
@@ -209,12 +209,12 @@ def test_lenet5_keeps_its_head_float32_under_a_mixed_policy(
         ),
     ],
 )
-def test_lenet5_rejects(arguments, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         LeNet5(**arguments)
 
 
-def test_lenet5_takes_the_neighbours_of_what_it_rejects():
+def test_the_smallest_and_largest_valid_arguments_are_accepted():
     assert LeNet5(1, (32, 1, 5)).output_shape == (None, 1)
     assert LeNet5(np.int64(7)).output_shape == (None, 7)
 
@@ -227,7 +227,7 @@ def data(generator):
 
 @pytest.fixture
 def given_to_keras(monkeypatch):
-    """What `LeNet5` passes on to the methods of its base class."""
+    """Records the arguments that `LeNet5` passes to Keras' methods."""
     given = []
     for name in ("fit", "evaluate", "predict"):
 
@@ -248,7 +248,7 @@ def compiled_model():
 
 
 @needs_tensorflow_backend
-def test_tf_data_does_not_tune_what_arrays_become(data, given_to_keras):
+def test_arrays_become_datasets_without_autotuning(data, given_to_keras):
     model = compiled_model()
     x, y, sample_weight = data
     model.fit(
@@ -260,7 +260,7 @@ def test_tf_data_does_not_tune_what_arrays_become(data, given_to_keras):
     datasets = [fit["x"], fit["validation_data"], evaluate["x"], predict["x"]]
     assert [int(d.cardinality()) for d in datasets] == [4, 4, 2, 8]
     assert [d.options().autotune.enabled for d in datasets] == 4 * [False]
-    # As Keras does, float32 is made of all floats.
+    # Keras converts all floats to float32 too.
     dtypes = [part.dtype.name for part in fit["x"].element_spec]
     assert dtypes == ["uint8", "int64", "float32"]
 
@@ -275,7 +275,7 @@ def test_tf_data_does_not_tune_what_arrays_become(data, given_to_keras):
         {"shuffle": "batch"},
     ],
 )
-def test_arrays_that_keras_cuts_up_otherwise_are_left_to_it(
+def test_arrays_that_keras_splits_differently_are_left_to_keras(
     data, given_to_keras, arguments
 ):
     x, y, _ = data
@@ -283,7 +283,7 @@ def test_arrays_that_keras_cuts_up_otherwise_are_left_to_it(
     assert given_to_keras[0]["x"] is x
 
 
-def test_arrays_are_evaluated_and_predicted_as_keras_does(data):
+def test_arrays_give_keras_results_in_evaluate_and_predict(data):
     model = compiled_model()
     x, y, sample_weight = data
     arguments = {"batch_size": 16, "verbose": 0}
@@ -297,7 +297,7 @@ def test_arrays_are_evaluated_and_predicted_as_keras_does(data):
     )
 
 
-def test_arrays_are_trained_on_as_keras_does(data):
+def test_arrays_give_keras_results_in_fit(data):
     x, y, sample_weight = data
     first = LeNet5().get_weights()
     results = []
@@ -306,7 +306,7 @@ def test_arrays_are_trained_on_as_keras_does(data):
         model.set_weights(first)
         history = fit(
             model,
-            # Keras makes float32 of all floats.
+            # Keras converts all floats to float32.
             x.astype("float64"),
             y,
             25,
@@ -327,7 +327,7 @@ def test_arrays_are_trained_on_as_keras_does(data):
 
 
 @needs_tensorflow_backend
-def test_arrays_are_shuffled_anew_for_each_epoch_as_the_seed_says(
+def test_arrays_are_reshuffled_each_epoch_according_to_the_seed(
     data, given_to_keras
 ):
     x, y, _ = data
@@ -358,7 +358,7 @@ def test_arrays_are_shuffled_anew_for_each_epoch_as_the_seed_says(
         "keras_lenet.saving; from keras_lenet.saving import load_model",
     ],
 )
-def test_a_new_process_finds_the_classes(imported, tmp_path):
+def test_a_new_process_finds_the_registered_classes(imported, tmp_path):
     LeNet5().save(tmp_path / "model.keras")
     code = f"import {imported}; print(type(load_model('model.keras')).__name__)"
     output = run_python(code, cwd=tmp_path)
@@ -372,9 +372,7 @@ def test_importing_the_package_does_not_import_a_backend():
 
 
 @pytest.mark.parametrize("activation", ["softmax", None])
-def test_a_loss_that_expects_what_the_model_does_not_give_is_refused(
-    activation, generator
-):
+def test_a_loss_with_the_wrong_from_logits_is_rejected(activation, generator):
     model = LeNet5(classifier_activation=activation)
     images = generator.integers(0, 256, (4, 28, 28, 1))
     labels = generator.integers(0, 10, 4)

@@ -37,8 +37,16 @@ def data(generator, model, count):
     return images, generator.integers(0, model.num_classes, count)
 
 
+def compiled(count, optimizer="sgd", **options):
+    """Returns a compiled model with images and labels for it."""
+    model = LeNet5()
+    images, labels = data(np.random.default_rng(), model, count)
+    model.compile(optimizer, "sparse_categorical_crossentropy", **options)
+    return model, images, labels
+
+
 def compile_for_gradients(model):
-    """Lets the change of the weights be the gradient."""
+    """Compiles a model so that a step changes its weights by the gradient."""
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
 
 
@@ -64,7 +72,9 @@ CONFIGURATIONS = [
 @pytest.mark.parametrize(
     ("count", "training"), [(1, True), (258, True), (257, False), (258, False)]
 )
-def test_forward_is_what_keras_layers_calculate(arguments, count, training):
+def test_fused_forward_computes_what_keras_layers_compute(
+    arguments, count, training
+):
     model = LeNet5(**arguments)
     images, _ = data(np.random.default_rng(), model, count)
     expected = layer_by_layer(model)(images)
@@ -77,9 +87,7 @@ def test_forward_is_what_keras_layers_calculate(arguments, count, training):
 
 
 @pytest.mark.parametrize("arguments", CONFIGURATIONS)
-def test_a_training_step_has_the_gradients_of_keras_layers(
-    arguments, generator
-):
+def test_gradients_are_those_of_keras_layers(arguments, generator):
     model = LeNet5(**arguments)
     start = model.get_weights()
     models = (model, layer_by_layer(model))
@@ -99,14 +107,14 @@ def test_a_training_step_has_the_gradients_of_keras_layers(
                 for one, other in zip(*found, strict=True)
             )
         )
-    # Of two sums that are nearly equal, rounding may make another the larger.
+    # Rounding may change which of two nearly equal sums is the maximum.
     assert sum(alike) >= 3
 
 
-def test_equal_pixels_share_no_gradient_as_in_max_pooling():
+def test_equal_maxima_do_not_share_the_gradient():
     generator = np.random.default_rng()
     model = LeNet5(include_preprocessing=False)
-    # Whole numbers make many sums equal.
+    # Multiples of 1/4 make many sums equal.
     model.set_weights(
         [
             generator.integers(-1, 2, w.shape).astype("float32") / 4
@@ -125,7 +133,7 @@ def test_equal_pixels_share_no_gradient_as_in_max_pooling():
     )
 
 
-def test_forward_does_not_lose_a_pixel_that_is_nan():
+def test_fused_forward_propagates_nan():
     model = LeNet5(include_preprocessing=False)
     images, _ = data(np.random.default_rng(), model, 2)
     images[1, 16, 17] = np.nan
@@ -134,7 +142,7 @@ def test_forward_does_not_lose_a_pixel_that_is_nan():
     assert np.isnan(outputs[1]).all()
 
 
-def test_weights_do_not_depend_on_how_many_steps_an_execution_has():
+def test_weights_do_not_depend_on_the_steps_per_execution():
     model = LeNet5()
     images, labels = data(np.random.default_rng(), model, 70)
     first = model.get_weights()
@@ -163,10 +171,10 @@ def test_weights_do_not_depend_on_how_many_steps_an_execution_has():
         assert_close(weights, results[0][1], 0)
 
 
-def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
+def test_a_single_batch_is_stacked_twice():
     batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
     model = types.SimpleNamespace(steps_per_execution=1)
-    (((images, labels), count),) = multi_step._stacks(
+    (((images, labels), count),) = multi_step._stack_batches(
         model, batches[:1], np.stack
     )
     assert count == 1
@@ -174,26 +182,24 @@ def test_a_stack_never_has_one_batch_for_which_xla_rounds_otherwise():
     assert len(images) == len(labels) == 2
 
 
-def test_a_stack_has_no_more_than_fits(monkeypatch):
-    monkeypatch.setattr(multi_step, "_MOST_BYTES", 100)
+def test_the_size_of_a_stack_is_limited(monkeypatch):
+    monkeypatch.setattr(multi_step, "_MAX_STACK_BYTES", 100)
     model = types.SimpleNamespace(steps_per_execution=9)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
-    # Of 9 bytes there are 11.
-    ((_, count),) = multi_step._stacks(model, batches, np.stack)
+    # 11 batches of 9 bytes fit.
+    ((_, count),) = multi_step._stack_batches(model, batches, np.stack)
     assert count == 5
     batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
-    # Of 36 there are 2.
-    counts = [c for _, c in multi_step._stacks(model, batches, np.stack)]
+    # 2 batches of 36 bytes fit.
+    counts = [c for _, c in multi_step._stack_batches(model, batches, np.stack)]
     assert counts == [2, 2, 1]
 
 
 @pytest.mark.parametrize("steps", [1] if BACKEND == "torch" else [1, 4])
-def test_every_batch_is_trained_on_once_also_the_last_smaller_one(steps):
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 43)
-    model.compile(
+def test_every_batch_is_used_once_including_a_smaller_last_one(steps):
+    model, images, labels = compiled(
+        43,
         keras.optimizers.SGD(0.0),
-        "sparse_categorical_crossentropy",
         metrics=["accuracy"],
         steps_per_execution=steps,
     )
@@ -205,16 +211,14 @@ def test_every_batch_is_trained_on_once_also_the_last_smaller_one(steps):
     assert model.steps_per_execution == steps
 
 
-def test_callbacks_that_act_on_batches_see_all_of_them():
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 43)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+def test_callbacks_with_batch_hooks_see_every_batch():
+    model, images, labels = compiled(43)
     callback = SeesBatches()
     model.fit(images, labels, batch_size=8, callbacks=[callback], verbose=0)
     assert callback.batches == [0, 1, 2, 3, 4, 5]
 
 
-def test_sample_weights_count():
+def test_sample_weights_are_applied():
     model = LeNet5()
     other = layer_by_layer(model)
     generator = np.random.default_rng()
@@ -235,10 +239,8 @@ def test_sample_weights_count():
     assert results[0] == pytest.approx(results[1], abs=1e-5)
 
 
-def test_validation_sees_all_images_and_evaluate_still_does_after():
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 43)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+def test_validation_and_a_later_evaluate_use_all_images():
+    model, images, labels = compiled(43)
     history = model.fit(
         images,
         labels,
@@ -250,16 +252,14 @@ def test_validation_sees_all_images_and_evaluate_still_does_after():
     assert history.history["val_loss"] == pytest.approx([loss], abs=1e-5)
 
 
-def test_evaluations_make_no_more_steps_than_they_are_told():
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 48)
+def test_evaluations_run_exactly_the_requested_steps():
+    model, images, labels = compiled(48)
     results = []
     evaluate = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: results.append(
             model.evaluate(images, labels, batch_size=8, steps=3, verbose=0)
         )
     )
-    model.compile("sgd", "sparse_categorical_crossentropy")
     history = model.fit(
         images,
         labels,
@@ -276,19 +276,15 @@ def test_evaluations_make_no_more_steps_than_they_are_told():
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras' layers warn there")
 @pytest.mark.parametrize("wrap", [lambda x: {"images": x}, lambda x: [x]])
-def test_images_may_come_in_a_dict_or_list(wrap):
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 8)
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+def test_images_in_a_dict_or_list_are_accepted(wrap):
+    model, images, labels = compiled(8, keras.optimizers.SGD(0.0))
     history = model.fit(wrap(images), labels, verbose=0)
     expected = model.evaluate(images, labels, verbose=0)
     assert history.history["loss"] == [pytest.approx(expected, abs=1e-5)]
 
 
-def test_a_generator_may_yield_no_weights():
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 8)
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+def test_a_generator_may_yield_none_as_sample_weights():
+    model, images, labels = compiled(8, keras.optimizers.SGD(0.0))
     history = model.fit(
         ((images, labels, None) for _ in range(2)),
         steps_per_epoch=2,
@@ -299,10 +295,8 @@ def test_a_generator_may_yield_no_weights():
     assert history.history["loss"] == [pytest.approx(expected, abs=1e-5)]
 
 
-def test_a_model_compiled_by_a_callback_is_evaluated_as_it_says():
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 8)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+def test_a_compile_in_a_callback_takes_effect():
+    model, images, labels = compiled(8)
     model.evaluate(images, labels, verbose=0)
     again = keras.callbacks.LambdaCallback(
         on_train_end=lambda logs: model.compile(
@@ -314,7 +308,7 @@ def test_a_model_compiled_by_a_callback_is_evaluated_as_it_says():
     assert loss == pytest.approx(7.0, abs=1e-4)
 
 
-def test_a_train_step_of_the_users_own_is_used():
+def test_a_custom_train_step_is_used():
     class Mine(LeNet5):
         def train_step(self, *arguments):
             steps.append(arguments)
@@ -328,10 +322,8 @@ def test_a_train_step_of_the_users_own_is_used():
     assert steps
 
 
-def test_what_the_user_adds_to_a_layer_counts():
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 8)
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+def test_a_regularizer_added_to_a_layer_takes_effect():
+    model, images, labels = compiled(8, keras.optimizers.SGD(0.0))
     before = model.fit(images, labels, verbose=0).history["loss"][0]
     model.get_layer("f6").activity_regularizer = keras.regularizers.L1(100.0)
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
@@ -355,7 +347,7 @@ ENDLESS = types.SimpleNamespace(cardinality=lambda: -1)
             {"x": ENDLESS, "steps_per_epoch": 300, "validation_steps": 40},
             20,
         ),
-        # Data that may run out inside an epoch, as 100 batches do.
+        # The data may run out inside an epoch.
         ({"x": iter(()), "steps_per_epoch": 300}, 1),
         (
             {"x": np.ones((1000, 1)), "batch_size": 10, "steps_per_epoch": 30},
@@ -398,7 +390,9 @@ ENDLESS = types.SimpleNamespace(cardinality=lambda: -1)
         ({"callbacks": ["freq epoch"]}, 32),
     ],
 )
-def test_an_execution_has_as_many_steps_as_nobody_notices(arguments, expected):
+def test_callbacks_and_epochs_limit_the_steps_per_execution(
+    arguments, expected
+):
     held_out = {
         f"freq {freq}": HeldOutEvaluation(
             (np.ones((1, 28, 28, 1)), np.ones(1)), freq=freq
@@ -417,7 +411,7 @@ def test_an_execution_has_as_many_steps_as_nobody_notices(arguments, expected):
 
 
 @needs_tensorflow
-def test_the_number_of_batches_of_a_dataset_is_known():
+def test_the_cardinality_of_a_dataset_limits_the_steps():
     import tensorflow as tf
 
     held_out = HeldOutEvaluation((np.ones((1, 28, 28, 1)), np.ones(1)), freq=10)
@@ -429,8 +423,8 @@ def test_the_number_of_batches_of_a_dataset_is_known():
     )
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch does not use it")
-def test_on_a_cpu_models_are_trained_in_the_compiled_form():
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch does not compile")
+def test_models_train_compiled_on_a_cpu():
     if not on_cpu():
         pytest.skip("about the CPU")
     model = LeNet5()
@@ -443,14 +437,12 @@ def test_on_a_cpu_models_are_trained_in_the_compiled_form():
     assert not model.trains_compiled()
 
 
-@pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="about what XLA refuses on TensorFlow"
-)
-class TestWhatXlaDoesNotRun:
-    """Each is trained as Keras trains it, or with one note."""
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about XLA on TensorFlow")
+class TestFallback:
+    """Keras' loop trains what XLA cannot run, with one warning."""
 
     def histories(self, make, **arguments):
-        """Returns the histories of a model and of Keras' own class."""
+        """Returns the histories of a `LeNet5` and of a plain Keras model."""
         images, labels = data(np.random.default_rng(98), LeNet5(), 24)
         start = LeNet5().get_weights()
         found = []
@@ -506,7 +498,9 @@ class TestWhatXlaDoesNotRun:
         "make",
         ["with_numpy", "with_random_numbers", "with_an_unknown_operation"],
     )
-    def test_keras_trains_it_and_one_note_says_so(self, make, caplog):
+    def test_unsupported_operations_fall_back_with_one_warning(
+        self, make, caplog
+    ):
         ours, plain = self.histories(getattr(self, make))
         assert ours.keys() == plain.keys()
         for name, values in plain.items():
@@ -519,12 +513,12 @@ class TestWhatXlaDoesNotRun:
         assert len(notes) == 1
         assert "XLA does not run all of 'lenet5'" in notes[0].getMessage()
 
-    def test_jit_compile_false_is_obeyed(self, caplog):
+    def test_jit_compile_false_disables_compiled_training(self, caplog):
         ours, plain = self.histories(self.with_numpy, jit_compile=False)
         assert ours["hits"] == pytest.approx(plain["hits"])
         assert "XLA" not in caplog.text
 
-    def test_functions_that_run_eagerly_do(self):
+    def test_run_functions_eagerly_disables_compiled_training(self):
         import tensorflow as tf
 
         tf.config.run_functions_eagerly(True)
@@ -535,7 +529,7 @@ class TestWhatXlaDoesNotRun:
         finally:
             tf.config.run_functions_eagerly(False)
 
-    def test_whether_jit_compile_was_asked_for_is_saved(self, tmp_path):
+    def test_the_jit_compile_argument_is_saved(self, tmp_path):
         for asked in ("auto", False):
             model = LeNet5()
             model.compile(
@@ -545,7 +539,7 @@ class TestWhatXlaDoesNotRun:
             loaded = keras.saving.load_model(tmp_path / "m.keras")
             assert loaded.trains_compiled() is (asked == "auto")
 
-    def test_many_models_do_not_look_like_retracing(self, caplog):
+    def test_many_models_cause_no_retracing_warning(self, caplog):
         images, labels = data(np.random.default_rng(98), LeNet5(), 8)
         for _ in range(6):
             model = LeNet5()
@@ -554,15 +548,13 @@ class TestWhatXlaDoesNotRun:
         assert "retracing" not in caplog.text
 
 
-def test_hooks_on_batches_of_the_validation_are_seen():
+def test_test_batch_hooks_are_called_during_validation():
     class SeesTestBatches(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):
             seen.append(batch)
 
     seen = []
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 24)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model, images, labels = compiled(24)
     model.fit(
         images,
         labels,
@@ -574,30 +566,26 @@ def test_hooks_on_batches_of_the_validation_are_seen():
     assert seen == [0, 1, 2]
 
 
-def test_a_callback_that_is_derived_from_one_of_ours_sees_all_batches():
+def test_a_subclass_of_our_callback_sees_every_batch():
     class Mine(HeldOutEvaluation):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             seen.append(batch)
 
     seen = []
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 24)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model, images, labels = compiled(24)
     callback = Mine((images, labels), freq=3)
     model.fit(images, labels, 8, callbacks=[callback], verbose=0)
     assert seen == [0, 1, 2]
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="about compiled training")
-def test_a_hook_that_comes_too_late_is_refused():
+def test_a_batch_hook_added_in_on_train_begin_is_rejected():
     class Late(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.on_train_batch_end = lambda batch, logs=None: None
 
-    model = LeNet5()
-    images, labels = data(np.random.default_rng(), model, 24)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model, images, labels = compiled(24)
     with pytest.raises(ValueError, match=r"hooks on batches.*Late"):
         model.fit(images, labels, 8, callbacks=[Late()], verbose=0)
     assert np.isfinite(model.evaluate(images, labels, verbose=0))

@@ -48,11 +48,11 @@ def test_a_saved_preset_gives_the_same_model(model, preset, generator):
     )
 
 
-def test_the_card_is_kept(preset):
+def test_the_card_is_saved(preset):
     assert read_preset(preset).card == {"dataset": "my own"}
 
 
-def test_the_files_are_those_of_kerashub(model, preset):
+def test_the_files_have_the_format_of_kerashub(model, preset):
     metadata = json.loads((preset / "metadata.json").read_text())
     assert metadata["keras_version"] == keras.version()
     assert metadata["parameter_count"] == model.count_params()
@@ -74,7 +74,7 @@ def test_a_compiled_model_is_saved_without_its_optimizer(tmp_path, generator):
     assert_same_weights(LeNet5.from_preset(tmp_path / "preset"), model)
 
 
-def test_other_classes_keep_the_trunk_and_start_a_new_head(model, preset):
+def test_another_num_classes_gives_a_new_output_layer(model, preset):
     heads = []
     for _ in range(2):
         other = LeNet5.from_preset(preset, num_classes=7)
@@ -84,7 +84,7 @@ def test_other_classes_keep_the_trunk_and_start_a_new_head(model, preset):
     assert heads[0].shape == (84, 7) and (heads[0] != heads[1]).any()
 
 
-def test_arguments_replace_those_of_the_preset(model, preset, generator):
+def test_arguments_override_those_of_the_preset(model, preset, generator):
     logits = LeNet5.from_preset(
         preset, classifier_activation=None, input_shape=(28, 28, 2), name="new"
     )
@@ -98,12 +98,12 @@ def test_arguments_replace_those_of_the_preset(model, preset, generator):
     )
 
 
-def test_other_channels_are_refused(preset):
+def test_a_change_between_colour_spaces_is_rejected(preset):
     with pytest.raises(ValueError, match=r"`channels` must be 1.*channels=3"):
         LeNet5.from_preset(preset, input_shape=(28, 28, 3))
 
 
-def test_adapting_leaves_the_model_alone(model):
+def test_adapt_does_not_change_the_model(model):
     before = model.get_weights()
     adapted = adapt(model, num_classes=4)
     assert_same_weights(adapted, model)
@@ -113,7 +113,7 @@ def test_adapting_leaves_the_model_alone(model):
 
 @once
 @pytest.mark.parametrize("content", [False, True])
-def test_a_folder_with_something_in_it_is_left_alone(content, model, tmp_path):
+def test_only_an_empty_folder_is_replaced(content, model, tmp_path):
     path = tmp_path / "preset"
     path.mkdir()
     if content:
@@ -128,9 +128,7 @@ def test_a_folder_with_something_in_it_is_left_alone(content, model, tmp_path):
 
 
 @once
-def test_a_preset_that_cannot_be_written_leaves_nothing(
-    model, tmp_path, monkeypatch
-):
+def test_a_failed_save_leaves_no_files(model, tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
@@ -141,7 +139,7 @@ def test_a_preset_that_cannot_be_written_leaves_nothing(
 
 
 @once
-def test_no_bit_of_a_preset_can_change_unseen(preset, generator):
+def test_any_flipped_bit_is_detected(preset, generator):
     for name in ("config.json", "model.weights.h5"):
         path = preset / name
         whole = path.read_bytes()
@@ -157,8 +155,8 @@ def test_no_bit_of_a_preset_can_change_unseen(preset, generator):
     LeNet5.from_preset(preset)
 
 
-def write_with_its_sum(preset, name, content):
-    """Writes a file of a preset as somebody would who means harm."""
+def forge_file(preset, name, content):
+    """Writes a file of a preset with a matching SHA-256."""
     (preset / name).write_bytes(content)
     metadata = json.loads((preset / "metadata.json").read_text())
     metadata["sha256"][name] = hashlib.sha256(content).hexdigest()
@@ -170,24 +168,24 @@ def write_with_its_sum(preset, name, content):
     ("change", "message"),
     [
         ({"registered_name": "keras>Lambda"}, "the model a LeNet5"),
-        ({"config": {"num_classes": 10**9}}, "sizes of its weights"),
+        ({"config": {"num_classes": 10**9}}, "sizes that fit its weights"),
         ({"config": {"dtype": {"class_name": "X", "module": "os"}}}, "dtype"),
         ({"config": {"path": "/"}}, "arguments of LeNet5"),
     ],
 )
-def test_a_preset_makes_nothing_but_a_lenet5(change, message, preset):
+def test_a_preset_creates_only_a_lenet5(change, message, preset):
     config = json.loads((preset / "config.json").read_text())
     change["config"] = config["config"] | change.get("config", {})
     content = json.dumps(config | change).encode()
-    write_with_its_sum(preset, "config.json", content)
+    forge_file(preset, "config.json", content)
     with pytest.raises(FileFormatError, match=message):
         LeNet5.from_preset(preset)
 
 
 @once
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"text"])
-def test_weights_that_are_none_are_refused(content, preset):
-    write_with_its_sum(preset, "model.weights.h5", content)
+def test_files_without_weights_are_rejected(content, preset):
+    forge_file(preset, "model.weights.h5", content)
     with pytest.raises(FileFormatError, match=re.escape(str(preset))):
         LeNet5.from_preset(preset)
 
@@ -204,20 +202,20 @@ def test_a_missing_file_is_named(name, preset):
 
 @once
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"card": 1}'])
-def test_damaged_metadata_are_refused(content, preset):
+def test_damaged_metadata_are_rejected(content, preset):
     (preset / "metadata.json").write_text(content)
     with pytest.raises(FileFormatError, match="the metadata of a preset"):
         LeNet5.from_preset(preset)
 
 
-def test_an_unknown_preset_is_refused_with_the_names_there_are():
+def test_an_unknown_preset_is_rejected_with_the_known_names():
     with pytest.raises(
-        ValueError, match="one of mnist, digits, original, or the path"
+        ValueError, match="one of digits, mnist, original, or the path"
     ):
         LeNet5.from_preset("cifar10")
 
 
-# Those of the package
+# The presets of the package
 
 
 def accuracy_of(name, data):
@@ -232,14 +230,14 @@ def accuracy_of(name, data):
 
 
 @pytest.mark.parametrize("name", ["mnist", "digits"])
-def test_the_presets_are_what_their_cards_say(name, request):
+def test_presets_have_the_accuracy_on_their_cards(name, request):
     data = name
     if name == "mnist":
         data = request.getfixturevalue("mnist_dir") / "mnist"
     accuracy, probabilities, labels = accuracy_of(name, data)
     card = read_preset(name).card
     assert card["dataset"] == name and card["test_images"] == len(labels)
-    # Another machine may round one image to the other side.
+    # Rounding on another machine may change one prediction.
     assert accuracy == pytest.approx(card["test_accuracy"], abs=1e-4)
     share = (accuracy * len(labels) + 2) / (len(labels) + 4)
     assert card["test_accuracy_standard_error"] == pytest.approx(
@@ -251,7 +249,7 @@ def test_the_presets_are_what_their_cards_say(name, request):
     assert {"recipe", "seed", "training_images", "temperature"} <= set(card)
 
 
-def test_the_preset_of_1998_is_what_its_card_says_and_reads_wide_images(
+def test_the_original_preset_matches_its_card_and_reads_wide_images(
     mnist_dir,
 ):
     _, (x_test, y_test) = load_data(mnist_dir / "mnist")
@@ -260,8 +258,7 @@ def test_the_preset_of_1998_is_what_its_card_says_and_reads_wide_images(
     accuracy = np.mean(scores.argmax(axis=1) == y_test)
     card = read_preset("original").card
     assert accuracy == pytest.approx(card["test_accuracy"], abs=2e-4)
-    # Two digits side by side: 9 outputs, of which the first and the last see
-    # one of them.
+    # There are 9 outputs; the first and the last see one digit each.
     wide = OriginalLeNet5.from_preset("original", input_shape=(32, 64, 1))
     pairs = np.pad(x_test[:200], ((0, 0), (2, 2), (2, 2), (0, 0)))
     pairs = np.concatenate([pairs[::2], pairs[1::2]], axis=2)
@@ -271,11 +268,13 @@ def test_the_preset_of_1998_is_what_its_card_says_and_reads_wide_images(
     assert np.mean(ends == y_test[:200]) > 0.98
 
 
-def test_the_preset_of_mnist_is_right_in_995_of_1000(mnist_dir):
+def test_the_mnist_preset_has_995_permille_accuracy(mnist_dir):
     assert accuracy_of("mnist", mnist_dir / "mnist")[0] >= 0.995
 
 
-def test_a_subclass_loads_presets_and_its_own(tmp_path, generator):
+def test_a_subclass_loads_the_presets_of_its_base_and_its_own(
+    tmp_path, generator
+):
     class Mine(LeNet5):
         pass
 
@@ -286,11 +285,11 @@ def test_a_subclass_loads_presets_and_its_own(tmp_path, generator):
     loaded = Mine.from_preset(tmp_path / "mine")
     assert type(loaded) is Mine
     assert_same_weights(mine, loaded)
-    with pytest.raises(ValueError, match="by its own `from_preset`"):
+    with pytest.raises(ValueError, match="with its own `from_preset`"):
         LeNet5.from_preset(tmp_path / "mine")
 
 
-def test_a_registered_subclass_is_found_by_its_base(tmp_path):
+def test_a_base_class_loads_the_preset_of_a_registered_subclass(tmp_path):
     @keras.saving.register_keras_serializable("test_presets")
     class Registered(LeNet5):
         pass
@@ -301,7 +300,7 @@ def test_a_registered_subclass_is_found_by_its_base(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [LeNet5, OriginalLeNet5])
-def test_grey_weights_are_taken_to_colour_and_back(kind, generator):
+def test_weights_are_converted_between_grey_and_colour(kind, generator):
     grey = kind()
     colour = adapt(grey, input_shape=(28, 28, 3))
     images = generator.integers(0, 256, (3, 28, 28, 1)).astype("uint8")
