@@ -1,4 +1,4 @@
-"""Images and labels, as NumPy arrays and as batches."""
+"""Loading data sets, and feeding them to a model in batches."""
 
 from keras_lenet.datasets.load import ImageData, load_data
 from keras_lenet.datasets.pipeline import (

@@ -15,16 +15,16 @@ from keras_lenet.validation.images import check_images_and_labels
 
 
 def load_from_keras(name: str) -> list[tuple[Array, Array]]:
-    """Loads a data set of `keras.datasets`: training and test images."""
+    """Loads training and test data from `keras.datasets`."""
     import keras
 
     try:
         loaded = getattr(keras.datasets, name).load_data()
     except Exception as error:
-        # Keras has no class of its own for it.
+        # Keras raises a plain `Exception` if a download fails.
         raise ConnectionError(
-            f"The data set {name!r} cannot be loaded by `keras.datasets`: "
-            f"{error}. Use 'digits', which needs no network, or files."
+            f"`keras.datasets` cannot load the data set {name!r}: {error}. Use "
+            "'digits', which needs no network, or files."
         ) from error
     halves = []
     for images, labels in loaded:
@@ -40,7 +40,7 @@ def load_from_keras(name: str) -> list[tuple[Array, Array]]:
 def load_from_tfds(
     name: str, data_dir: str | os.PathLike[str] | None
 ) -> list[tuple[Array, Array]]:
-    """Loads a data set of tensorflow-datasets: training and test images."""
+    """Loads training and test data from tensorflow-datasets."""
     import tensorflow_datasets as tfds
 
     info = DATASETS[name]
@@ -51,7 +51,7 @@ def load_from_tfds(
         split=["train", "test"],
         batch_size=-1,
         as_supervised=True,
-        # Several files one after the other, so that the order is known.
+        # Read files one after the other, so that the order is known.
         read_config=tfds.ReadConfig(interleave_cycle_length=1),
     )
     halves = []
@@ -69,11 +69,11 @@ def load_from_tfds(
 
 
 def _tfds_order(split: str, count: int) -> Array:
-    """Returns the index in the original files of every prepared example.
+    """Returns each prepared example's index in the original files.
 
-    tensorflow-datasets writes examples in the order of the MD5 sums of split
-    and key (`tensorflow_datasets.core.hashing`), and for all our data sets
-    the key is the index in the original files.
+    tensorflow-datasets sorts examples by the MD5 hash of split and key
+    (`tensorflow_datasets.core.hashing`). The keys of all data sets in
+    `DATASETS` are the indices in the original files.
     """
     digests = [
         hashlib.md5(f"{split}{index}".encode(), usedforsecurity=False).digest()
@@ -85,13 +85,13 @@ def _tfds_order(split: str, count: int) -> Array:
 def _download(name: str, builder: Any) -> None:
     url = DATASETS[name].url
     try:
-        # tensorflow-datasets would try again for minutes.
+        # Probe the host first: tensorflow-datasets would retry for minutes.
         with contextlib.suppress(urllib.error.HTTPError):
             urllib.request.urlopen(str(url), timeout=10).close()
         builder.download_and_prepare()
     except Exception as error:
         raise ConnectionError(
             f"The data set {name!r} is not in {builder.data_dir} and cannot "
-            f"be downloaded from {url}: {error}. Give the `data_dir` of "
+            f"be downloaded from {url}: {error}. Pass the `data_dir` of "
             "prepared data, or use 'digits', which needs no network."
         ) from error

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +19,18 @@ _IDX = re.compile(
     r"(?P<set>.*?)(?P<half>train|t10k|test)-(?P<kind>images|labels)"
     r"[-.]idx[13]-ubyte(\.gz)?"
 )
-
-
 _CSV = re.compile(
     r"(?P<set>.*?)(?<![a-z])(?P<half>train|test)(?P<kind>.*)\.csv", re.I
 )
+_NPZ = ("x_train", "y_train", "x_test", "y_test")
+_MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels")
 
-
-_NPZ_NAMES = (
-    ("x_train", "y_train", "x_test", "y_test"),
-    # Those of MedMNIST.
-    ("train_images", "train_labels", "test_images", "test_labels"),
-)
+# The files of one data set, by half ("train" or "test") and kind.
+_Parts = dict[tuple[str, str], Path]
 
 
 def read(path: Path) -> Split:
-    """Reads a data set from a file or a folder.
-
-    Args:
-        path: Path of an `.npz` or CSV file, or of a folder of IDX files, CSV
-            files or class folders.
-
-    Returns:
-        A `Split`, whose images and labels may still be of any shape, dtype
-        and range.
-
-    Raises:
-        ValueError: When it is something else, or damaged.
-    """
+    """Reads a data set from a file or folder, without checking the arrays."""
     if not path.is_dir():
         if _IDX.fullmatch(path.name):
             raise FileFormatError(
@@ -65,27 +49,25 @@ def read(path: Path) -> Split:
     raise ValueError(
         f"{path}: expected a folder with MNIST's four IDX files, with CSV "
         "files for training and test, or with a folder of pictures for every "
-        "class. Received: a folder without train-images-idx3-ubyte or "
-        "anything else of that."
+        "class. Received: a folder without train-images-idx3-ubyte or any of "
+        "the others."
     )
 
 
 def _read_idx(folder: Path) -> Split | None:
-    sets = _sets(folder, folder.iterdir(), _IDX) or _sets(
-        folder,
-        itertools.chain(folder.glob("raw/*"), folder.glob("*/raw/*")),
-        _IDX,
-    )
+    # torchvision stores the files in `<name>/raw`.
+    raw = itertools.chain(folder.glob("raw/*"), folder.glob("*/raw/*"))
+    sets = _find_sets(folder, folder.iterdir(), _IDX)
+    sets = sets or _find_sets(folder, raw, _IDX)
     if not sets:
         return None
-    parts = [("train", "images"), ("train", "labels")]
-    parts += [("test", "images"), ("test", "labels")]
-    name, paths = _only_set(folder, sets, parts)
+    name, parts = _only_set(
+        folder, sets, itertools.product(("train", "test"), ("images", "labels"))
+    )
     halves = []
     for half in ("train", "test"):
-        images_file, labels_file = paths[half, "images"], paths[half, "labels"]
-        images = read_idx(images_file, 3)
-        labels = read_idx(labels_file, 1)
+        images_file, labels_file = parts[half, "images"], parts[half, "labels"]
+        images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
         if len(images) != len(labels):
             raise FileFormatError(
                 images_file,
@@ -93,69 +75,69 @@ def _read_idx(folder: Path) -> Split | None:
                 f"{labels_file}, {len(labels)}",
                 len(images),
             )
-        halves.append(_mended(name, images, labels))
+        halves.append(_fix_emnist(name, images, labels))
     return Split(halves[0], halves[1], _emnist_classes(name))
 
 
-def _sets(
+def _find_sets(
     folder: Path, paths: Iterable[Path], pattern: re.Pattern[str]
-) -> dict[str, dict[tuple[str, str], Path]]:
-    """Returns what data sets the files belong to, and which part each is."""
-    sets: dict[str, dict[tuple[str, str], Path]] = {}
-    # A file that is there plain and compressed is read plain.
+) -> dict[str, _Parts]:
+    """Groups files by the data set that their names say they belong to."""
+    sets: dict[str, _Parts] = {}
+    # An uncompressed file sorts before its `.gz` twin and takes precedence.
     for path in sorted(paths):
         match = pattern.fullmatch(path.name)
         if match and path.is_file():
             half = match["half"].lower().replace("t10k", "test")
             kind = match["kind"]
-            place = path.parent.relative_to(folder) / match["set"].rstrip("-_")
+            name = path.parent.relative_to(folder) / match["set"].rstrip("-_")
             if pattern is _CSV:
-                place, kind = place / kind.strip("-_"), ""
-            sets.setdefault(place.as_posix(), {}).setdefault((half, kind), path)
+                name, kind = name / kind.strip("-_"), ""
+            sets.setdefault(name.as_posix(), {}).setdefault((half, kind), path)
     return sets
 
 
 def _only_set(
     folder: Path,
-    sets: dict[str, dict[tuple[str, str], Path]],
-    parts: Sequence[tuple[str, str]],
-) -> tuple[str, dict[tuple[str, str], Path]]:
-    """Returns the data set of a folder that has no more than one."""
-    whole = {
-        name: paths
-        for name, paths in sets.items()
-        if all(part in paths for part in parts)
+    sets: dict[str, _Parts],
+    required: Iterable[tuple[str, str]],
+) -> tuple[str, _Parts]:
+    """Returns the only data set that has all required parts."""
+    required = list(required)
+    complete = {
+        name: parts
+        for name, parts in sets.items()
+        if parts.keys() >= {*required}
     }
-    if len(whole) > 1:
-        firsts = [
-            paths[parts[0]].relative_to(folder) for paths in whole.values()
+    if not complete:
+        parts = next(iter(sets.values()))
+        missing = next(part for part in required if part not in parts)
+        raise ValueError(
+            f"{folder}: expected files for training and test. Received: "
+            f"{', '.join(sorted(path.name for path in parts.values()))}, "
+            f"without {' '.join(missing).rstrip()}."
+        )
+    if len(complete) > 1:
+        files = [
+            str(parts[required[0]].relative_to(folder))
+            for parts in complete.values()
         ]
         raise ValueError(
             f"{folder}: expected the files of one data set. Received: files of "
-            f"{len(whole)}, with {', '.join(map(str, firsts))}. Give the "
-            "folder of one of them, or copy the files of one into a folder of "
-            "its own."
+            f"{len(files)}, with {', '.join(files)}. Give the folder of one of "
+            "them, or copy the files of one into its own folder."
         )
-    if not whole:
-        name, paths = next(iter(sets.items()))
-        missing = next(part for part in parts if part not in paths)
-        raise ValueError(
-            f"{folder}: expected files for training and test. Received: "
-            f"{', '.join(sorted(path.name for path in paths.values()))}, "
-            f"without {' '.join(missing).rstrip()}."
-        )
-    ((name, paths),) = whole.items()
-    return name, paths
+    return complete.popitem()
 
 
 def _emnist_classes(name: str) -> str | None:
-    """Returns the class names of a data set that is a split of EMNIST."""
+    """Returns the class names if a data set is a split of EMNIST."""
     match = re.search(r"(^|/)emnist-(\w+)$", name)
     return EMNIST_CLASSES.get(match[2]) if match else None
 
 
-def _mended(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
-    """Turns EMNIST upright, and counts its letters from 0."""
+def _fix_emnist(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
+    """Transposes EMNIST's images, and numbers its letters from 0."""
     labels = labels.astype("int64")
     if _emnist_classes(name) is not None:
         images = images.transpose(0, 2, 1)
@@ -164,44 +146,32 @@ def _mended(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def _read_csv_folder(folder: Path) -> Split | None:
-    sets = _sets(folder, folder.iterdir(), _CSV)
+    sets = _find_sets(folder, folder.iterdir(), _CSV)
     if not sets:
         return None
-    name, paths = _only_set(folder, sets, [("train", ""), ("test", "")])
+    name, parts = _only_set(folder, sets, [("train", ""), ("test", "")])
     train, test = (
-        _mended(name, *_read_csv(paths[half, ""])) for half in ("train", "test")
+        _fix_emnist(name, *_read_csv(parts[half, ""]))
+        for half in ("train", "test")
     )
     return Split(train, test, _emnist_classes(name))
 
 
 def _read_csv_file(path: Path) -> Split:
-    name = next(iter(_sets(path.parent, [path], _CSV)), "")
-    train, test, _ = split_file(path, *_mended(name, *_read_csv(path)))
+    name = next(iter(_find_sets(path.parent, [path], _CSV)), "")
+    train, test, _ = split_file(path, *_fix_emnist(name, *_read_csv(path)))
     return Split(train, test, _emnist_classes(name))
 
 
 def _read_csv(path: Path) -> tuple[Array, Array]:
-    """Reads a label and the pixels of a square grey image from every row."""
+    """Reads a label and a square grey image from each row."""
     check_kind(path, "a CSV file", "text")
-    with (
-        path.open(encoding="utf-8-sig") as file,
-        parsing(path, "a CSV file"),
-    ):
+    with path.open(encoding="utf-8-sig") as file, parsing(path, "a CSV file"):
         first = file.readline()
         names = [name.strip(' \r\n"').lower() for name in first.split(",")]
         column = 0
         if any(name.isidentifier() for name in names):
-            columns = [names.index(n) for n in ("label", "class") if n in names]
-            if not columns:
-                raise FileFormatError(
-                    path,
-                    "a column",
-                    "called label",
-                    f"{', '.join(names[:3])}, ...",
-                    "Give a file with labels; it is split into training and "
-                    "test.",
-                )
-            column = columns[0]
+            column = _label_column(path, names)
             first = file.readline()
         if not first.strip():
             raise FileFormatError(path, "rows", "of numbers", "none")
@@ -218,9 +188,9 @@ def _read_csv(path: Path) -> tuple[Array, Array]:
             raise FileFormatError(
                 path,
                 "rows",
-                "of equally many whole numbers from 0 to 255, with commas "
-                "between them",
-                str(error).rstrip("."),
+                "of comma-separated whole numbers from 0 to 255, the same "
+                "number of them in each row",
+                error,
                 "Scale the pixels to [0, 255].",
             ) from error
     pixels = np.delete(values, column, axis=1)
@@ -235,11 +205,22 @@ def _read_csv(path: Path) -> tuple[Array, Array]:
     return pixels.reshape(-1, side, side), values[:, column]
 
 
+def _label_column(path: Path, names: list[str]) -> int:
+    for name in ("label", "class"):
+        if name in names:
+            return names.index(name)
+    raise FileFormatError(
+        path,
+        "a column",
+        "called label",
+        f"{', '.join(names[:3])}, ...",
+        "Give a file with labels; it is split into training and test.",
+    )
+
+
 def _read_npz(path: Path) -> Split:
     arrays = read_npz(path, strings=True)
-    names = _NPZ_NAMES[0]
-    if "train_images" in arrays:
-        names = _NPZ_NAMES[1]
+    names = _MEDMNIST if "train_images" in arrays else _NPZ
     missing = [name for name in names if name not in arrays]
     if missing:
         raise FileFormatError(
@@ -257,7 +238,7 @@ def _read_npz(path: Path) -> Split:
             raise FileFormatError(
                 path, "class_names", "of shape (n,)", f"shape {found.shape}"
             )
-        # Strings of no valid characters raise an error.
+        # Converting strings of invalid code points raises an error.
         with parsing(path, "an array class_names"):
-            class_names = [str(name) for name in found]
+            class_names = list(map(str, found))
     return Split((x_train, y_train), (x_test, y_test), class_names)

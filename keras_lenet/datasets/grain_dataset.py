@@ -9,13 +9,26 @@ from keras_lenet.types import Array
 
 
 class BatchDataset(grain.IterDataset):
-    """Yields tuples of batches of what is in the arrays.
+    """Yields the batches that `sampler` selects from `arrays`."""
 
-    Args:
-        arrays: Tuple of arrays of the same length.
-        sampler: A `EpochSampler`, which decides the batches.
-        augment: Callable, as for `image_dataset_from_array`, called with the
-            batches of the first array.
+    def __init__(
+        self,
+        arrays: tuple[Array, ...],
+        sampler: EpochSampler,
+        augment: Augment | None,
+    ) -> None:
+        super().__init__()
+        self._arguments = arrays, sampler, augment
+
+    def __iter__(self) -> "_BatchIterator":
+        return _BatchIterator(*self._arguments)
+
+
+class _BatchIterator(grain.DatasetIterator):
+    """Yields one epoch, which advances the sampler once it is complete.
+
+    Keras peeks at the first batches before it trains; such an incomplete
+    epoch must not advance the sampler.
     """
 
     def __init__(
@@ -26,54 +39,28 @@ class BatchDataset(grain.IterDataset):
     ) -> None:
         super().__init__()
         self._arrays = arrays
-        self._order = sampler
+        self._sampler = sampler
         self._augment = augment
-
-    def __iter__(self) -> "_BatchIterator":
-        return _BatchIterator(self._arrays, self._order, self._augment)
-
-
-class _BatchIterator(grain.DatasetIterator):
-    """Yields the batches of one epoch.
-
-    An epoch counts once it has run to its end, since Keras looks at the first
-    batches before it trains.
-    """
-
-    def __init__(
-        self,
-        arrays: tuple[Array, ...],
-        order: EpochSampler,
-        augment: Augment | None,
-    ) -> None:
-        super().__init__()
-        self._arrays = arrays
-        self._order = order
-        self._augment = augment
-        self._start_epoch(order.next_batch)
-
-    def _start_epoch(self, first: int) -> None:
-        self._first, self._indices, self._bounds = self._order.epoch_from(first)
-        self._taken = 0
+        self.set_state({"first": sampler.next_batch, "taken": 0})
 
     def __next__(self) -> tuple[Array, ...]:
-        number = int(self._first) + self._taken
-        if self._taken == self._order.num_batches:
-            self._order.start_at(max(self._order.next_batch, number))
+        batch = self._first + self._taken
+        if self._taken == self._sampler.num_batches:
+            self._sampler.start_at(max(self._sampler.next_batch, batch))
             raise StopIteration
-        start, end = self._bounds[self._taken : self._taken + 2]
+        start, end = self._offsets[self._taken : self._taken + 2]
         self._taken += 1
         return gather(
             self._arrays,
             self._indices[start:end],
-            self._order.seed,
-            number,
+            self._sampler.seed,
+            batch,
             self._augment,
         )
 
     def get_state(self) -> dict[str, Any]:
-        return {"first": int(self._first), "taken": self._taken}
+        return {"first": self._first, "taken": self._taken}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._start_epoch(state["first"])
-        self._taken = state["taken"]
+        self._first, self._taken = int(state["first"]), state["taken"]
+        _, self._indices, self._offsets = self._sampler.epoch_from(self._first)

@@ -1,4 +1,4 @@
-"""Images and labels as NumPy arrays."""
+"""Loading data sets as NumPy arrays."""
 
 import os
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from keras_lenet.datasets.download import load_from_keras, load_from_tfds
 from keras_lenet.datasets.files import read
 from keras_lenet.datasets.registry import DATASETS
-from keras_lenet.datasets.split import Split, split
+from keras_lenet.datasets.split import split
 from keras_lenet.files.formats import FileFormatError
 from keras_lenet.types import Array
 from keras_lenet.validation.images import (
-    _how_to_make_bytes,
     check_images_and_labels,
+    uint8_advice,
 )
 
 
@@ -34,50 +34,46 @@ def load_data(
 ) -> ImageData:
     """Loads images and labels for training and test.
 
-    A name is one of `keras_lenet.datasets.DATASETS`. A path is a folder with
-    MNIST's four IDX files, a folder with `train.csv` and `test.csv`, a folder
-    with one folder of pictures for every class, alone or in `train` and
-    `test`, a `.csv` file, or an `.npz` file with `x_train`, `y_train`,
-    `x_test` and `y_test`.
+    `"digits"` needs no network. It consists of scikit-learn's 1,797
+    handwritten digits of 8x8 pixels (https://doi.org/10.24432/C50P49),
+    enlarged to 20x20 and, like MNIST's, centred by mass in 28x28. The other
+    names of `keras_lenet.datasets.DATASETS` come from tensorflow-datasets,
+    which needs TensorFlow. Without TensorFlow, `"mnist"`, `"fashion_mnist"`
+    and `"cifar10"` come from `keras.datasets`. Images keep the order of the
+    original files.
 
-    `"digits"` needs no network: it is made of the 1,797 handwritten digits of
-    8x8 pixels that scikit-learn carries
-    (https://doi.org/10.24432/C50P49), enlarged to 20x20 and, like MNIST's,
-    placed by their centre of mass in 28x28, and split with the same share of
-    every class on both sides. The others come through tensorflow-datasets and
-    need TensorFlow; without it, `"mnist"`, `"fashion_mnist"` and `"cifar10"`
-    come through `keras.datasets`. Their images keep the order of the original
-    files.
+    A path may be:
 
-    IDX files may be compressed with gzip, lie in a folder `raw`, as
-    torchvision has them, and be called as in EMNIST's archive,
-    `emnist-letters-train-images-idx3-ubyte`.
+    - A folder with MNIST's four IDX files, also compressed with gzip, in a
+      subfolder `raw`, as torchvision stores them, or named as in EMNIST's
+      archive, e.g. `emnist-letters-train-images-idx3-ubyte`.
+    - A folder with one folder of pictures per class, or with such folders in
+      `train` and `test`. The pictures have one size and a format that
+      `keras_lenet.pictures.load_picture` reads. Classes are sorted by name, as
+      in `keras.utils.image_dataset_from_directory`. Images are grey if all
+      pictures are.
+    - A `.csv` file, or a folder with `train.csv` and `test.csv`. Each row
+      holds a label and the pixels of a square grey image. The label is in the
+      column named `label` or `class`, or in the first column if there is no
+      header.
+    - An `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`, or with
+      MedMNIST's `train_images`, `train_labels`, `test_images` and
+      `test_labels`; its validation images are not loaded. An optional array of
+      strings, `class_names`, names the classes.
 
-    Class folders hold pictures of one size in the formats of
-    `keras_lenet.pictures.load_picture`. Their sorted names are the classes, as
-    for `keras.utils.image_dataset_from_directory`. The images are grey if all
-    pictures are.
+    Data without test images are split 80 % to 20 %, in the same way every
+    time. This split, and that of `"digits"`, is stratified by class.
 
-    A row of a CSV file holds a label and the pixels of a square image. If the
-    first row has names, `label` or `class` is the label's, otherwise the
-    first column is.
-
-    What has no images for test is split, in the same way every time, with the
-    same share of every class on both sides.
-
-    An `.npz` file may have MedMNIST's names, `train_images`, `train_labels`,
-    `test_images` and `test_labels`; `val_images` and `val_labels` are left
-    out. An array of strings `class_names` names the classes.
-
-    EMNIST is mended: its images are transposed and the labels of its letters
-    start at 1 in tensorflow-datasets and in its own files, which are known by
-    their names; here the characters stand upright and "A" is 0.
+    In its own files, which are recognised by name, and in tensorflow-datasets,
+    EMNIST has transposed images and letters numbered from 1. Here its
+    characters are upright and "A" is 0.
 
     Args:
-        name: A name of `DATASETS`, or the path of a folder or a file. A name
-            wins over a path: a folder called `mnist` is `"./mnist"`.
-        data_dir: Path. Where tensorflow-datasets keeps prepared data; what is
-            not there is downloaded on first use. By default
+        name: A name in `DATASETS`, or the path of a folder or file. A name
+            takes precedence over a path: a folder called `mnist` is
+            `"./mnist"`. Defaults to `"digits"`.
+        data_dir: Path of the folder where tensorflow-datasets keeps prepared
+            data; missing data are downloaded on first use. Defaults to
             `~/tensorflow_datasets`.
 
     Returns:
@@ -86,9 +82,10 @@ def load_data(
         `(n,)` from 0 on. The tuple has an attribute `class_names`.
 
     Raises:
-        ValueError: When there is no such name or path, or a file does not
-            hold what it should.
-        ConnectionError: When the data are not in `data_dir` and cannot be
+        ValueError: If there is no such name or path, or a file is damaged or
+            has other contents.
+        ImportError: If the data set needs TensorFlow, which is not installed.
+        ConnectionError: If the data are not in `data_dir` and cannot be
             downloaded.
 
     Example:
@@ -102,10 +99,8 @@ def load_data(
     '2'
     """
     path = Path(name)
-    if name == "digits":
-        train, test, _ = _load_digits()
-        class_names = DATASETS["digits"].class_names
-    elif name in DATASETS:
+    class_names: Sequence[str]
+    if name in DATASETS:
         train, test = _load_by_name(str(name), data_dir)
         class_names = DATASETS[str(name)].class_names
     elif path.exists():
@@ -128,7 +123,28 @@ def load_data(
     return data
 
 
-def _load_digits() -> Split:
+def _load_by_name(
+    name: str, data_dir: str | os.PathLike[str] | None
+) -> Sequence[tuple[Array, Array]]:
+    if name == "digits":
+        return _load_digits()
+    try:
+        import tensorflow as tf  # noqa: F401
+        import tensorflow_datasets  # noqa: F401
+    except ImportError as error:
+        if DATASETS[name].is_in_keras and data_dir is None:
+            return load_from_keras(name)
+        in_keras = [name for name, info in DATASETS.items() if info.is_in_keras]
+        raise ImportError(
+            f"The data set {name!r} comes from tensorflow-datasets, which "
+            "needs TensorFlow: `pip install tensorflow tensorflow-datasets`. "
+            "'digits' and files do not need it, nor do "
+            f"{', '.join(map(repr, in_keras))} without `data_dir`."
+        ) from error
+    return load_from_tfds(name, data_dir)
+
+
+def _load_digits() -> Sequence[tuple[Array, Array]]:
     from sklearn.datasets import load_digits
 
     from keras_lenet.pictures.centre import center_by_mass
@@ -141,45 +157,25 @@ def _load_digits() -> Split:
     )
     enlarged = np.rint(weights @ digits.images @ weights.T * (255 / 16))
     images = center_by_mass(enlarged.astype("uint8"))[..., np.newaxis]
-    return split(images, digits.target.astype("int64"), 360)
-
-
-def _load_by_name(
-    name: str, data_dir: str | os.PathLike[str] | None
-) -> list[tuple[Array, Array]]:
-    try:
-        import tensorflow as tf  # noqa: F401
-        import tensorflow_datasets  # noqa: F401
-    except ImportError as error:
-        if DATASETS[name].is_in_keras and data_dir is None:
-            return load_from_keras(name)
-        in_keras = [name for name, info in DATASETS.items() if info.is_in_keras]
-        raise ImportError(
-            f"The data set {name!r} comes through tensorflow-datasets, which "
-            "needs TensorFlow: `pip install tensorflow tensorflow-datasets`. "
-            "'digits' and files do without, and so do "
-            f"{', '.join(map(repr, in_keras))} without `data_dir`."
-        ) from error
-    return load_from_tfds(name, data_dir)
+    return split(images, digits.target.astype("int64"), 360)[:2]
 
 
 def _load_files(
     path: Path,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array], Sequence[str]]:
-    found = read(path)
-    train = _checked(path, "train", *found.train)
-    test = _checked(path, "test", *found.test)
+    train, test, class_names = read(path)
+    train, test = _checked(path, "train", *train), _checked(path, "test", *test)
     count = max(train[1].max(), test[1].max()) + 1
-    if found.class_names is None:
+    if class_names is None:
         return train, test, [str(label) for label in range(count)]
-    if len(found.class_names) < count:
+    if len(class_names) < count:
         raise FileFormatError(
             path,
             "class_names",
-            f"of at least {count} classes, as there are labels",
-            len(found.class_names),
+            f"of at least {count} classes, to match the labels",
+            len(class_names),
         )
-    return train, test, found.class_names
+    return train, test, class_names
 
 
 def _checked(
@@ -191,11 +187,11 @@ def _checked(
             f"the {half} images",
             "of uint8 pixels in [0, 255]",
             f"dtype {images.dtype}",
-            _how_to_make_bytes(images),
+            uint8_advice(images),
         )
     try:
         return check_images_and_labels(images, labels)
     except ValueError as error:
         raise FileFormatError(
-            path, f"the {half} images and labels", "to fit", error
+            path, f"valid {half} images and labels", "", error
         ) from error

@@ -28,40 +28,41 @@ def image_dataset_from_array(
 ) -> "tf.data.Dataset":
     """Makes a `tf.data.Dataset` that yields batches of images and labels.
 
-    Whole batches are gathered by index, so that shuffling costs nothing for
-    each image, and pixels stay bytes until the model reads them. With
-    `shuffle=True` every pass over the dataset has a new order, a permutation
-    that depends on `seed` and the number of the pass alone, not on any global
-    random state. Every pass counts, also one that stops early: on JAX and
-    PyTorch Keras looks at a first batch to build a model and its metrics, so
-    there the first epoch of a new model is the second pass.
+    Whole batches are gathered by index, so shuffling adds no cost per image,
+    and pixels stay bytes until the model reads them. With `shuffle=True`, each
+    iteration over the dataset has a new order: a permutation that depends only
+    on `seed` and the number of the iteration, not on any global random state.
+    Iterations that stop early count too. On JAX and PyTorch, Keras reads a
+    first batch to build a new model and its metrics, so the model's first
+    epoch is the dataset's second iteration.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, or
-            `(n, height, width)` for grey images: a last axis is added. Either
-            uint8 pixels in [0, 255], for a model with preprocessing, or
-            floats in [0, 1], for one without.
+            `(n, height, width)` for grey images. Either uint8 pixels in
+            [0, 255], for a model with preprocessing, or floats in [0, 1], for
+            a model without.
         labels: Array of integers of shape `(n,)` or `(n, 1)`.
         batch_size: Integer. Defaults to `100`.
         shuffle: Boolean. Whether to shuffle. Defaults to `False`.
         seed: Integer from 0 to 2**64 - 1. If `None`, it is drawn from
             Python's generator, which `keras.utils.set_random_seed` seeds.
         num_classes: Integer. If given, labels must be below it.
-        drop_remainder: Boolean. Whether to leave out a last batch with fewer
+        drop_remainder: Boolean. Whether to drop the last batch if it has fewer
             than `batch_size` images. Defaults to `False`.
-        augment: Callable, such as `keras_lenet.RandomDistortion()`. Called
-            with the images of each batch and an `np.random.Generator`, which
-            depends on `seed` and the number of the batch alone; returns what
-            to train on, of the same shape and dtype.
+        augment: Callable, such as `keras_lenet.RandomDistortion()`. Receives
+            the images of a batch and an `np.random.Generator` that depends
+            only on `seed` and the number of the batch. Returns the images to
+            train on, with the same shape and dtype.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`: uint8 or float32 of shape
         `(batch, height, width, channels)` and int64 of shape `(batch,)`.
 
     Raises:
-        ValueError: When an argument is not of the form above, `images` and
-            `labels` have different lengths or are empty, a pixel is NaN or
-            out of range, or a label is negative or not below `num_classes`.
+        ImportError: If TensorFlow is not installed.
+        ValueError: If an argument is invalid, `images` and `labels` are empty
+            or differ in length, a pixel is NaN or out of range, or a label is
+            negative or not below `num_classes`.
 
     Example:
 
@@ -72,15 +73,9 @@ def image_dataset_from_array(
     ... )  # doctest: +SKIP
     >>> model.fit(dataset, epochs=5)  # doctest: +SKIP
     """
-    arrays, seed = _check_arguments(
-        images,
-        labels,
-        batch_size,
-        shuffle,
-        seed,
-        num_classes,
-        drop_remainder,
-        augment,
+    arrays = _check_arrays(images, labels, num_classes)
+    sampler = _make_sampler(
+        len(arrays[0]), batch_size, shuffle, seed, drop_remainder, augment
     )
     try:
         import tensorflow  # noqa: F401
@@ -90,9 +85,7 @@ def image_dataset_from_array(
             "TensorFlow: `pip install tensorflow`. Without it, use "
             "`grain_dataset_from_array` or pass the arrays themselves to `fit`."
         ) from error
-    return dataset_from_arrays(
-        arrays, batch_size, seed, shuffle, drop_remainder, augment
-    )
+    return _tf_dataset(arrays, sampler, augment)
 
 
 def grain_dataset_from_array(
@@ -107,16 +100,16 @@ def grain_dataset_from_array(
 ) -> "grain.IterDataset":
     """Makes a Grain dataset that yields batches of images and labels.
 
-    The arguments and the batches are those of `image_dataset_from_array`, but
-    TensorFlow is not needed. With the same `seed` every epoch has the same
-    batches, in the same order. But an epoch counts only once it has run to its
-    end: what Keras looks at before it trains does not count, so the first
-    epoch of `fit` has the first order on every backend.
+    It needs no TensorFlow. The arguments are those of
+    `image_dataset_from_array`, and with the same `seed` the batches are too.
+    However, only complete iterations count. A first batch that Keras reads to
+    build the model does not, so the first epoch of `fit` has the first order
+    on every backend.
 
-    Keras does not know how many batches a Grain dataset has. It shows no
-    total in the first epoch, and warns at the end of an epoch that the input
-    ran out of data. Pass `shuffle=False` to `fit`, which otherwise warns that
-    the dataset brings an order of its own.
+    Keras cannot tell how many batches a Grain dataset has. It shows no total
+    in the first epoch, and warns at the end of an epoch that the input ran
+    out of data. Pass `shuffle=False` to `fit`; otherwise Keras warns that it
+    ignores `shuffle`.
 
     Args:
         images: Array, as for `image_dataset_from_array`.
@@ -125,7 +118,7 @@ def grain_dataset_from_array(
         shuffle: Boolean. Whether to shuffle. Defaults to `False`.
         seed: Integer, as for `image_dataset_from_array`.
         num_classes: Integer. If given, labels must be below it.
-        drop_remainder: Boolean. Whether to leave out a last batch with fewer
+        drop_remainder: Boolean. Whether to drop the last batch if it has fewer
             than `batch_size` images. Defaults to `False`.
         augment: Callable, as for `image_dataset_from_array`.
 
@@ -134,7 +127,7 @@ def grain_dataset_from_array(
         `(batch, height, width, channels)` and int64 of shape `(batch,)`.
 
     Raises:
-        ImportError: When Grain is not installed.
+        ImportError: If Grain is not installed.
         ValueError: As for `image_dataset_from_array`.
 
     Example:
@@ -146,15 +139,9 @@ def grain_dataset_from_array(
     ... )  # doctest: +SKIP
     >>> model.fit(dataset, epochs=5, shuffle=False)  # doctest: +SKIP
     """
-    arrays, seed = _check_arguments(
-        images,
-        labels,
-        batch_size,
-        shuffle,
-        seed,
-        num_classes,
-        drop_remainder,
-        augment,
+    arrays = _check_arrays(images, labels, num_classes)
+    sampler = _make_sampler(
+        len(arrays[0]), batch_size, shuffle, seed, drop_remainder, augment
     )
     try:
         from keras_lenet.datasets.grain_dataset import BatchDataset
@@ -162,42 +149,41 @@ def grain_dataset_from_array(
         raise ImportError(
             "`grain_dataset_from_array` needs Grain: `pip install grain`."
         ) from error
-    order = EpochSampler(
-        len(arrays[0]), batch_size, seed, shuffle, drop_remainder
-    )
-    return BatchDataset(arrays, order, augment)
+    return BatchDataset(arrays, sampler, augment)
 
 
-def _check_arguments(
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    batch_size: int,
-    shuffle: bool,
-    seed: int | None,
-    num_classes: int | None,
-    drop_remainder: bool,
-    augment: Augment | None,
-) -> tuple[tuple[Array, Array], int]:
-    """Returns images and labels in one form, and a seed."""
+def _check_arrays(
+    images: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int | None
+) -> tuple[Array, Array]:
     images, labels = check_images_and_labels(images, labels, num_classes)
-    count = len(images)
     if max(images.shape[1:3]) > 32:
         raise ValueError(
             "`images` must have at most 32x32 pixels. Received: images of "
             f"shape {images.shape}. Shrink them first, e.g. with "
             "`keras.layers.Resizing(32, 32)`."
         )
+    return images, labels
+
+
+def _make_sampler(
+    count: int,
+    batch_size: int,
+    shuffle: bool,
+    seed: int | None,
+    drop_remainder: bool,
+    augment: Augment | None,
+) -> EpochSampler:
     check_positive_integer("batch_size", batch_size)
     if drop_remainder and count < batch_size:
         raise ValueError(
             "`batch_size` must be at most the number of images when "
             f"`drop_remainder=True`. Received: batch_size={batch_size} and "
-            f"{count} images, so no batch would be left."
+            f"{count} images, which leaves no batch."
         )
     if augment is not None and not callable(augment):
         raise ValueError(
-            "`augment` must be called with images and a generator, or `None`. "
-            f"Received: augment={augment!r}"
+            "`augment` must be a callable that takes images and a generator, "
+            f"or `None`. Received: augment={augment!r}"
         )
     if seed is None:
         seed = random.getrandbits(32) if shuffle or augment else 0
@@ -210,7 +196,7 @@ def _check_arguments(
             "`seed` must be an integer from 0 to 2**64 - 1. "
             f"Received: seed={seed!r}"
         )
-    return (images, labels), int(seed)
+    return EpochSampler(count, batch_size, int(seed), shuffle, drop_remainder)
 
 
 def dataset_from_arrays(
@@ -221,72 +207,66 @@ def dataset_from_arrays(
     drop_remainder: bool = False,
     augment: Augment | None = None,
 ) -> "tf.data.Dataset":
-    """Makes a dataset of batches of what is in the arrays.
+    """Makes a `tf.data.Dataset` of batches of any arrays of equal length.
 
-    Args:
-        arrays: Tuple of arrays of the same length.
-        batch_size: Integer.
-        seed: Integer, which decides the orders and what `augment` draws.
-        shuffle: Boolean. Whether to shuffle.
-        drop_remainder: Boolean. Whether to leave out what does not fill a
-            batch.
-        augment: Callable, as for `image_dataset_from_array`, called with the
-            batches of the first array.
-
-    Returns:
-        A `tf.data.Dataset` of tuples of batches.
+    `augment` receives the batches of the first array.
     """
-    import tensorflow as tf
-
-    order = EpochSampler(
+    sampler = EpochSampler(
         len(arrays[0]), batch_size, seed, shuffle, drop_remainder
     )
+    return _tf_dataset(arrays, sampler, augment)
 
-    def one_pass(_: Any) -> "tf.data.Dataset":
-        first, indices, bounds = tf.numpy_function(
-            order.next_pass, [], [tf.int64, tf.int64, tf.int64]
+
+def _tf_dataset(
+    arrays: tuple[Array, ...], sampler: EpochSampler, augment: Augment | None
+) -> "tf.data.Dataset":
+    import tensorflow as tf
+
+    def epoch(_: Any) -> "tf.data.Dataset":
+        first, indices, offsets = tf.numpy_function(
+            sampler.next_epoch, [], [tf.int64, tf.int64, tf.int64]
         )
-        bounds = tf.ensure_shape(bounds, [order.num_batches + 1])
-        return tf.data.Dataset.range(order.num_batches).map(
+        offsets = tf.ensure_shape(offsets, [sampler.num_batches + 1])
+        return tf.data.Dataset.range(sampler.num_batches).map(
             lambda batch: (
                 first + batch,
-                indices[bounds[batch] : bounds[batch + 1]],
+                indices[offsets[batch] : offsets[batch + 1]],
             )
         )
 
     def take(number: Any, indices: Any) -> tuple[Array, ...]:
-        return gather(arrays, indices, seed, int(number), augment)
+        return gather(arrays, indices, sampler.seed, int(number), augment)
 
     def batches(number: Any, indices: Any) -> tuple[Any, ...]:
-        # By NumPy: as tensors there would be all of the data twice.
+        # Index NumPy arrays: converting them to tensors would hold all data in
+        # memory twice.
         batch = tf.numpy_function(
             take, [number, indices], [array.dtype for array in arrays]
         )
-        size = batch_size if drop_remainder else None
+        size = sampler.batch_size if sampler.drop_remainder else None
         return tuple(
             tf.ensure_shape(part, [size, *array.shape[1:]])
             for part, array in zip(batch, arrays, strict=True)
         )
 
-    # To look for Python to convert takes longer than to trace.
-    as_it_is = tf.autograph.experimental.do_not_convert
-
-    # While tf.data tunes itself, the end of a pass can wait for the tuner to
-    # wake up, which it does after 0.01 s, then 0.02, 0.04, ... Measured: epochs
-    # of 0.8 s lasted 1.28. There is nothing to tune here.
+    # Searching for code to convert takes AutoGraph longer than tracing does.
+    without_autograph = tf.autograph.experimental.do_not_convert
     options = tf.data.Options()
+    # Autotuning delays the end of an epoch until the tuner wakes up, after
+    # 0.01 s, 0.02 s, 0.04 s, ... Measured: epochs of 0.8 s lasted 1.28 s. This
+    # pipeline has nothing to tune.
     options.autotune.enabled = False
-    # Which takes 10 ms for every pass.
+    # The default optimizations take 10 ms per epoch.
     options.experimental_optimization.apply_default_optimizations = False
     dataset = (
         tf.data.Dataset.range(1)
-        .flat_map(as_it_is(one_pass))
-        .map(as_it_is(batches))
-        .apply(tf.data.experimental.assert_cardinality(order.num_batches))
+        .flat_map(without_autograph(epoch))
+        .map(without_autograph(batches))
+        .apply(tf.data.experimental.assert_cardinality(sampler.num_batches))
         .prefetch(16)
         .with_options(options)
     )
-    # For `ResumableTraining`.
-    dataset.sampler, dataset.arrays = order, arrays
+    # `ResumableTraining` reads these attributes.
+    dataset.sampler, dataset.arrays = sampler, arrays
     dataset.augment = augment
     return dataset

@@ -1,4 +1,4 @@
-"""The data sets that `load_data` knows by name."""
+"""The data sets that `load_data` loads by name."""
 
 import string
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 
 class DatasetInfo(NamedTuple):
-    """What is known about a data set before it is loaded.
+    """The properties of a data set.
 
     Attributes:
         class_names: Sequence of strings, one for each label from 0 on.
         train_size: Integer. The number of training images.
         test_size: Integer. The number of test images.
         images: String. The size and colour of the images.
-        url: String. Where tensorflow-datasets downloads the data set from.
-            `None` if it is not from tensorflow-datasets.
+        url: String. The host that tensorflow-datasets downloads from, or
+            `None` if the data set does not come from tensorflow-datasets.
         is_in_keras: Boolean. Whether `keras.datasets` has the same images in
             the same order.
-        is_transposed: Boolean. Whether tensorflow-datasets swaps rows and
-            columns.
+        is_transposed: Boolean. Whether the images in tensorflow-datasets have
+            rows and columns swapped.
         first_label: Integer. The first label in tensorflow-datasets.
     """
 
@@ -32,7 +32,7 @@ class DatasetInfo(NamedTuple):
     first_label: int = 0
 
 
-# The balanced split merges the small letters that look like capitals
+# The balanced split merges lower-case letters that look like upper-case ones
 # (https://arxiv.org/abs/1702.05373, section II-B).
 _MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
 
@@ -69,17 +69,9 @@ DATASETS = {
         is_in_keras=True,
     ),
     "fashion_mnist": DatasetInfo(
-        (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
+        tuple(
+            "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,"
+            "Ankle boot".split(",")
         ),
         60_000,
         10_000,
@@ -96,17 +88,9 @@ DATASETS = {
     "emnist/balanced": _emnist("balanced", 112_800, 18_800),
     "emnist/digits": _emnist("digits", 240_000, 40_000),
     "cifar10": DatasetInfo(
-        (
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
+        tuple(
+            "airplane automobile bird cat deer dog frog horse ship "
+            "truck".split()
         ),
         50_000,
         10_000,
@@ -116,7 +100,7 @@ DATASETS = {
     ),
 }
 
-# The files that `load_data` reads: what, which images, which split.
+# The columns are what `load_data` reads, its images, and how they are split.
 FILES = (
     ("a folder with MNIST's four IDX files", "grey", "as the files"),
     (

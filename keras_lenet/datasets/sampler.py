@@ -1,4 +1,4 @@
-"""Which examples are in which batch."""
+"""The order of the examples in each epoch, and the batches they form."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,42 +10,15 @@ from keras_lenet.types import Array
 Augment = Callable[[Array, np.random.Generator], Array]
 
 
-def gather(
-    arrays: tuple[Array, ...],
-    indices: Array,
-    seed: int,
-    number: int,
-    augment: Augment | None,
-) -> tuple[Array, ...]:
-    """Returns one batch.
-
-    Args:
-        arrays: Tuple of arrays.
-        indices: Array of integers. Which examples are in the batch.
-        seed: Integer, which decides what `augment` draws.
-        number: Integer. The number of the batch, from the first epoch on.
-        augment: Callable, as for `image_dataset_from_array`, or `None`.
-
-    Returns:
-        Tuple of arrays.
-    """
-    first, *others = (array[indices] for array in arrays)
-    if augment is not None:
-        first = _augmented(augment, first, seed, number)
-    return first, *others
-
-
 class EpochSampler:
-    """Which examples are in which batch, pass by pass, on and on.
+    """Assigns examples to batches, epoch after epoch.
 
     Args:
-        count: Integer. How many examples there are.
+        count: Integer. The number of examples.
         batch_size: Integer.
-        seed: Integer, which decides the orders.
-        shuffle: Boolean. Whether there are orders, or only that of the
-            examples.
-        drop_remainder: Boolean. Whether to leave out what does not fill a
-            batch, which differs from pass to pass.
+        seed: Integer. Determines the order of each epoch.
+        shuffle: Boolean. Whether to shuffle the examples.
+        drop_remainder: Boolean. Whether to drop the last, smaller batch.
     """
 
     def __init__(
@@ -66,67 +39,71 @@ class EpochSampler:
         if rest and not drop_remainder:
             self._sizes.append(rest)
         self.num_batches = len(self._sizes)
-        # Counted from the first epoch.
+        # Batches are numbered across epochs: the second epoch begins with
+        # batch `num_batches`.
         self.next_batch = 0
 
     def start_at(self, batch: int) -> None:
-        """Lets the next pass begin with a batch, counted from the first pass.
+        """Sets the first batch of the next epoch.
 
-        In the middle of a pass, as many batches as a pass has are taken from
-        this and the next.
+        If `batch` is in the middle of an epoch, the next epoch consists of the
+        rest of that epoch and the beginning of the one after it.
         """
         self.next_batch = batch
 
-    def next_pass(self) -> tuple[Any, Array, Array]:
-        """Returns what batches the next pass has.
-
-        Returns:
-            The number of its first batch, counted from the first pass, the
-            indices of its examples, and where in them each batch begins.
-        """
-        found = self.epoch_from(self.next_batch)
+    def next_epoch(self) -> tuple[Any, Array, Array]:
+        """Returns the next epoch, in the form of `epoch_from`."""
+        epoch = self.epoch_from(self.next_batch)
         self.next_batch += self.num_batches
-        return found
+        return epoch
 
     def epoch_from(self, first: int) -> tuple[Any, Array, Array]:
-        """Returns what `next_pass` does, for a pass that begins at a batch."""
-        number, batch = divmod(first, self.num_batches)
-        sizes = self._sizes[batch:] + self._sizes[:batch]
-        bounds = np.cumsum([0, *sizes], dtype="int64")
-        indices = self._examples(number)[: sum(self._sizes)]
-        if batch:
-            at = batch * self.batch_size
-            after = self._examples(number + 1)[:at]
-            indices = np.concatenate([indices[at:], after])
-        return np.int64(first), indices, bounds
+        """Returns the epoch that starts at batch `first`.
 
-    def _examples(self, number: int) -> Array:
+        Returns:
+            Tuple of the number of the first batch, the indices of the
+            examples, and the offsets at which batches begin and end.
+        """
+        epoch, batch = divmod(first, self.num_batches)
+        sizes = self._sizes[batch:] + self._sizes[:batch]
+        offsets = np.cumsum([0, *sizes], dtype="int64")
+        indices = self._order(epoch)[: sum(self._sizes)]
+        if batch:
+            start = batch * self.batch_size
+            next_indices = self._order(epoch + 1)[:start]
+            indices = np.concatenate([indices[start:], next_indices])
+        return np.int64(first), indices, offsets
+
+    def _order(self, epoch: int) -> Array:
         if not self.shuffle:
             return np.arange(self.count)
-        return _permutation(self.count, self.seed, number)
+        # Philox is keyed, so an epoch's order does not depend on the epochs
+        # before it. NumPy keeps the bits of its bit generators stable, but not
+        # the result of `Generator.permutation`.
+        key = np.array([self.seed, epoch], "uint64")
+        bits = np.random.Philox(key=key).random_raw(self.count)
+        return np.argsort(bits, kind="stable")
 
 
-def _permutation(count: int, seed: int, epoch: int) -> Array:
-    # Philox is a function of a key, so an epoch's order can be had without
-    # those before it. NumPy promises to keep the bits of its bit generators,
-    # but not what `Generator.permutation` makes of them.
-    key = np.array([seed, epoch], "uint64")
-    return np.argsort(
-        np.random.Philox(key=key).random_raw(count), kind="stable"
-    )
-
-
-def _augmented(
-    augment: Augment, images: Array, seed: int, number: int
-) -> Array:
-    # A stream of the key of `_permutation` that is far from its beginning.
-    key = np.array([seed, number], "uint64")
+def gather(
+    arrays: tuple[Array, ...],
+    indices: Array,
+    seed: int,
+    batch: int,
+    augment: Augment | None,
+) -> tuple[Array, ...]:
+    """Returns one batch, whose number decides how its images are augmented."""
+    images, *others = (array[indices] for array in arrays)
+    if augment is None:
+        return images, *others
+    # The counter keeps this stream away from the one that orders examples.
+    key = np.array([seed, batch], "uint64")
     stream = np.random.Philox(key=key, counter=[0, 0, 0, 1])
     augmented = np.asarray(augment(images, np.random.Generator(stream)))
     if (augmented.shape, augmented.dtype) != (images.shape, images.dtype):
         raise ValueError(
             "`augment` must return images of the shape and dtype that it "
-            f"got, {images.shape} and {images.dtype}. "
+            f"receives, {images.shape} and {images.dtype}. "
             f"Received: {augmented.shape} and {augmented.dtype}."
         )
-    return augmented
+    return augmented, *others

@@ -1,4 +1,4 @@
-"""Splitting images into training and test."""
+"""Splitting data sets into training and test data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,9 @@ class Split(NamedTuple):
 
 
 def split(images: Array, labels: Array, test_size: float) -> Split:
-    """Sets images for test apart, of every class the same share.
+    """Returns a stratified split, the same on every call.
 
-    Args:
-        images: Array of shape `(n, ...)`.
-        labels: Array of integers of shape `(n,)`.
-        test_size: Integer, how many, or float, which share.
-
-    Returns:
-        A `Split`, which is the same every time.
-
-    Raises:
-        ValueError: When a class has too few images.
+    `test_size` is an integer number of images, or a float fraction of them.
     """
     from sklearn.model_selection import train_test_split
 
@@ -39,14 +30,14 @@ def split(images: Array, labels: Array, test_size: float) -> Split:
 
 
 def split_file(path: Path, images: Array, labels: Array) -> Split:
-    """Sets a fifth of the images of a file apart for test."""
+    """Holds out 20 % of the images of a file or folder for testing."""
     try:
         return split(images, labels, 0.2)
     except ValueError as error:
         raise FileFormatError(
             path,
             "enough images",
-            "of every class to set a fifth of them apart for test",
+            "of every class to hold out 20 % for testing",
             error,
-            "Give images for training and test apart.",
+            "Provide training and test images separately.",
         ) from error

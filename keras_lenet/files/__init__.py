@@ -1,4 +1,4 @@
-"""Files that are written atomically and read safely."""
+"""Writing files atomically, and reading untrusted files safely."""
 
 from keras_lenet.files.formats import FileFormatError
 

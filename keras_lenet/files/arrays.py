@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lenet.files.atomic import atomic_write
 from keras_lenet.files.formats import (
-    _GZIP,
+    GZIP,
     FileFormatError,
     check_inflation,
     check_kind,
@@ -21,21 +21,13 @@ from keras_lenet.files.formats import (
 from keras_lenet.types import Array
 
 _FACTS = "facts"
-
-
 _CHUNK = 2**20
 
 
 def write_arrays(
     path: str | os.PathLike[str], arrays: dict[str, Array], facts: Any
 ) -> None:
-    """Writes arrays, and what JSON can hold, into an `.npz` file, atomically.
-
-    Args:
-        path: Path of the file to write. Its folder must exist.
-        arrays: Dict of names to arrays of numbers.
-        facts: Dicts, lists, strings, numbers and `None`.
-    """
+    """Writes arrays and `facts`, a JSON value, to an `.npz` file atomically."""
     text = json.dumps({"names": sorted(arrays), "facts": facts}).encode()
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{_FACTS: np.frombuffer(text, "uint8")}, **arrays)  # type: ignore[arg-type]
@@ -44,21 +36,11 @@ def write_arrays(
 def read_arrays(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Array], Any]:
-    """Reads what `write_arrays` wrote.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        The arrays by name, and the facts.
-
-    Raises:
-        FileFormatError: When it is something else, or damaged.
-    """
+    """Reads the arrays and the facts that `write_arrays` has written."""
     arrays = read_npz(path)
     with parsing(Path(path), "a file of keras_lenet"):
         text = json.loads(arrays.pop(_FACTS).tobytes())
-        # Of a damaged list of contents a part can be missing.
+        # If the zip directory is damaged, entries can be missing.
         if text["names"] != sorted(arrays):
             raise FileFormatError(
                 path, "the arrays", text["names"], sorted(arrays)
@@ -69,19 +51,10 @@ def read_arrays(
 def read_npz(
     path: str | os.PathLike[str], strings: bool = False
 ) -> dict[str, Array]:
-    """Reads an `.npz` file of arrays of numbers.
+    """Reads an `.npz` file of arrays of numbers, and of `strings` if allowed.
 
-    Args:
-        path: Path of the file.
-        strings: Boolean. Whether arrays of strings are read, too. Defaults to
-            `False`.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        FileNotFoundError: When there is no such file.
-        FileFormatError: When it is something else, or damaged.
+    Unlike `numpy.load`, this bounds memory, and raises a `FileFormatError`
+    whatever the damage.
     """
     path = Path(path)
     check_kind(path, "an `.npz` file", "a zip archive")
@@ -89,32 +62,19 @@ def read_npz(
         arrays = {}
         with zipfile.ZipFile(file) as archive:
             for entry in checked_entries(path, archive):
-                if not entry.filename.endswith(".npy"):
-                    raise FileFormatError(
-                        path, "arrays", "only", entry.filename
-                    )
+                name = entry.filename
+                if not name.endswith(".npy"):
+                    raise FileFormatError(path, "arrays", "only", name)
                 with archive.open(entry) as member:
                     array = _read_npy(path, entry, member, strings)
-                arrays[entry.filename.removesuffix(".npy")] = array
+                arrays[name.removesuffix(".npy")] = array
     return arrays
 
 
 def checked_entries(
     path: Path, archive: zipfile.ZipFile
 ) -> list[zipfile.ZipInfo]:
-    """Returns the entries of a zip file if they can be read safely.
-
-    Args:
-        path: Path of the file.
-        archive: The same, open.
-
-    Returns:
-        List of `zipfile.ZipInfo`.
-
-    Raises:
-        FileFormatError: When one is encrypted or of an unknown compression,
-            or one or all inflate to much more than they are.
-    """
+    """Returns the entries of the zip file `path` if all are safe to read."""
     entries = archive.infolist()
     size = path.stat().st_size
     for entry in entries:
@@ -123,9 +83,12 @@ def checked_entries(
             zipfile.ZIP_DEFLATED,
         ):
             raise FileFormatError(
-                path, entry.filename, "stored or deflated", "something else"
+                path,
+                entry.filename,
+                "stored or deflated, without encryption",
+                "something else",
             )
-    # What several entries share counts once.
+    # Compare the sum with the file's size: entries may overlap in a zip bomb.
     total = sum(entry.file_size for entry in entries)
     check_inflation(path, "the entries", total, size)
     return entries
@@ -134,7 +97,7 @@ def checked_entries(
 def _read_npy(
     path: Path, entry: zipfile.ZipInfo, member: IO[bytes], strings: bool
 ) -> Array:
-    """Reads an array; its format is described in `numpy.lib.format`."""
+    """Reads an array in the format that `numpy.lib.format` documents."""
     name = entry.filename
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -159,29 +122,17 @@ def _read_npy(
 
 
 def read_idx(path: str | os.PathLike[str], rank: int) -> Array:
-    """Reads a file in MNIST's format, IDX, of bytes.
+    """Reads an IDX file of bytes with `rank` axes, with or without gzip.
 
-    The format is described at the end of http://yann.lecun.com/exdb/mnist/: a
-    magic number with data type and rank, the sizes, the values. The file may
-    be compressed with gzip, whatever its name.
-
-    Args:
-        path: Path of the file.
-        rank: Integer. How many axes the array should have.
-
-    Returns:
-        uint8 array.
-
-    Raises:
-        FileNotFoundError: When there is no such file.
-        FileFormatError: When it is something else, or damaged.
+    The format, described at the end of http://yann.lecun.com/exdb/mnist/, is a
+    magic number with data type and rank, the sizes of the axes, the values.
     """
     path = Path(path)
     check_kind(path, "an IDX file", "an IDX file", "a gzip file")
     magic = bytes((0, 0, 8, rank))
     with path.open("rb") as plain, parsing(path, "an IDX file"):
         stored = path.stat().st_size
-        compressed = plain.read(len(_GZIP)) == _GZIP
+        compressed = plain.read(len(GZIP)) == GZIP
         plain.seek(0)
         file: Any = gzip.GzipFile(fileobj=plain) if compressed else plain
         header = file.read(4 + 4 * rank)
@@ -216,7 +167,7 @@ def _read_exactly(path: Path, field: str, size: int, file: Any) -> Array:
     while count < size and (chunk := file.read(min(_CHUNK, size - count))):
         values[count : count + len(chunk)] = np.frombuffer(chunk, "uint8")
         count += len(chunk)
-    # Only at the end the checksum is compared.
+    # Reading beyond the end makes `gzip` and `zipfile` verify the checksum.
     if count < size or file.read(1):
         received = count if count < size else "more"
         raise FileFormatError(path, field, f"of {size} bytes", received)

@@ -1,4 +1,4 @@
-"""Atomic writing: a file holds all of the old or all of the new content."""
+"""Writing files atomically."""
 
 import contextlib
 import os
@@ -9,16 +9,9 @@ from pathlib import Path
 
 
 def check_file(path: Path, name: str, suffix: str = "") -> None:
-    """Checks that a file can be written before it has to be.
+    """Checks, before any work is done, that `path` can be written to.
 
-    Args:
-        path: Path of the file.
-        name: String. The argument that it came by.
-        suffix: String. What its name must end in.
-
-    Raises:
-        ValueError: When there is no such folder, it cannot be written to, or
-            it has a folder of this name.
+    `name` is the name of the argument, for the error message.
     """
     if (
         path.is_dir()
@@ -34,17 +27,11 @@ def check_file(path: Path, name: str, suffix: str = "") -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a path to write to, and replaces `path` once that has succeeded.
+    """Yields a temporary path to write to, then replaces `path` with it.
 
-    Whatever happens, to the process, the disk or the machine, `path` holds
-    either all of the old or all of the new. What a killed process has left
-    behind is removed when the same file is written the next time.
-
-    Args:
-        path: Path of the file to write. Its folder must exist.
-
-    Yields:
-        The path of a temporary file beside it, with the same suffix.
+    If the process, the disk or the machine fails, `path` still holds either
+    all of the old or all of the new content. The next write of the same file
+    removes what a killed process has left behind. The folder must exist.
 
     Example:
 
@@ -54,7 +41,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['note.txt']
     """
-    # Where it is a link, what it points to is replaced, not the link.
+    # Replace the target of a link, not the link.
     path = Path(os.path.realpath(path))
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-new{path.suffix}")
@@ -64,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.copymode(path, temporary)
         flush(temporary)
         temporary.replace(path)
-        # Or the new name may not have reached the disk.
+        # Without this, the new name may not survive a power failure.
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,13 +78,9 @@ def _is_running(process: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, have reached the disk.
-
-    Args:
-        path: Path of the file or the folder.
-    """
+    """Waits until a file, or the names in a folder, are on the disk."""
     is_folder = path.is_dir()
-    # Windows cannot.
+    # Windows cannot flush folders.
     if is_folder and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)

@@ -1,4 +1,4 @@
-"""What kind of file a file is, and errors in files."""
+"""Detecting kinds of files, and reporting errors in them."""
 
 import codecs
 import contextlib
@@ -8,47 +8,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Of what compression makes smaller than this, one refuses more than that.
-_MOST_INFLATION = 100
+# Reject data above this compression ratio, unless they are small.
+_MAX_RATIO = 100
+_SMALL = 2**24
 
+GZIP = b"\x1f\x8b"
 
-_ALWAYS_ALLOWED = 2**24
-
-
-_GZIP = b"\x1f\x8b"
-
+_TEXTS = {
+    "an empty file": rb"\Z",
+    "a web page": rb"(?i)[\xef\xbb\xbf \t\r\n]*(?=<).*<(html|!doctype html)",
+    "a Git LFS pointer": rb"version https://git-lfs",
+}
 
 _SIGNATURES = {
-    b"PK\x03\x04": "a zip archive",
-    b"PK\x05\x06": "a zip archive",
-    _GZIP: "a gzip file",
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
-    b"%PDF": "a PDF file",
-    b"\x89PNG\r\n\x1a\n": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"BM": "a BMP picture",
-    b"GIF8": "a GIF picture",
-    b"II*\0": "a TIFF picture",
-    b"MM\0*": "a TIFF picture",
-    # What follows is BigTIFF.
-    b"II+\0": "a TIFF picture",
-    b"MM\0+": "a TIFF picture",
-    # Their third byte is the type of the values.
-    **{bytes((0, 0, code)): "an IDX file" for code in (8, 9, 11, 12, 13, 14)},
+    "a zip archive": rb"PK(\x03\x04|\x05\x06)",
+    "a gzip file": re.escape(GZIP),
+    "an HDF5 file": rb"\x89HDF\r\n\x1a\n",
+    "a PDF file": rb"%PDF",
+    "a PNG picture": rb"\x89PNG\r\n\x1a\n",
+    "a JPEG picture": rb"\xff\xd8\xff",
+    "a BMP picture": rb"BM",
+    "a GIF picture": rb"GIF8",
+    # A plus marks BigTIFF.
+    "a TIFF picture": rb"II[*+]\0|MM\0[*+]",
+    "a WebP picture": rb"RIFF.{4}WEBP",
+    "an AVIF picture": rb".{4}ftypavi[fs]",
+    "an HEIC picture": rb".{4}ftyp(heic|heix|hevc|mif1|msf1)",
+    # The third byte is the data type.
+    "an IDX file": rb"\0\0[\x08\x09\x0b-\x0e]",
 }
-
-
-# The brands of files that consist of boxes, as MP4 does.
-_BRANDS = {
-    b"avif": "an AVIF picture",
-    b"avis": "an AVIF picture",
-    b"heic": "an HEIC picture",
-    b"heix": "an HEIC picture",
-    b"hevc": "an HEIC picture",
-    b"mif1": "an HEIC picture",
-    b"msf1": "an HEIC picture",
-}
-
 
 _ADVICE = {
     "a web page": "Download the file itself.",
@@ -60,18 +48,17 @@ _ADVICE = {
     "a PDF file": "Save the page as PNG or JPEG.",
 }
 
-
 _DAMAGED = "The file is damaged, or not what it should be."
 
 
 class FileFormatError(ValueError):
-    """Says what is wrong with a file, e.g. that it is damaged.
+    """Raised if a file is damaged or is not what it should be.
 
     Attributes:
         path: Path of the file.
-        field: String. What in the file is wrong.
-        expected: What it should be.
-        received: What it is.
+        field: String. The part of the file that is wrong.
+        expected: What that part should be.
+        received: What it is, or the error that it causes.
     """
 
     def __init__(
@@ -82,9 +69,10 @@ class FileFormatError(ValueError):
         received: Any,
         advice: str = _DAMAGED,
     ) -> None:
+        # Messages of wrapped errors may bring their own full stop.
         super().__init__(
             f"{os.fspath(path)}: expected {f'{field} {expected}'.rstrip()}. "
-            f"Received: {received}. {advice}"
+            f"Received: {str(received).removesuffix('.')}. {advice}"
         )
         self.path = Path(path)
         self.field = field
@@ -92,48 +80,23 @@ class FileFormatError(ValueError):
         self.received = received
 
 
-def check_inflation(
-    path: Path,
-    field: str,
-    size: int,
-    stored: int,
-) -> None:
-    """Refuses what would take much more memory than there are bytes for it.
-
-    Args:
-        path: Path of the file.
-        field: String. What in the file it is.
-        size: Integer. How many bytes it would take.
-        stored: Integer. How many bytes of the file it has.
-
-    Raises:
-        FileFormatError: When it would, and is not small.
-    """
-    if size > max(_ALWAYS_ALLOWED, stored * _MOST_INFLATION):
+def check_inflation(path: Path, field: str, size: int, stored: int) -> None:
+    """Rejects data that take much more memory than they take in the file."""
+    if size > max(_SMALL, stored * _MAX_RATIO):
         raise FileFormatError(
             path,
             field,
-            f"of at most {_MOST_INFLATION} times their compressed size, "
+            f"of at most {_MAX_RATIO} times their compressed size, "
             f"{stored} bytes",
             f"{size} bytes",
         )
 
 
 def check_kind(path: Path, what: str, *expected: str) -> None:
-    """Checks that a file begins as the expected kinds of files do.
+    """Rejects a file that begins like another kind of file than `expected`.
 
-    A file of no known kind passes, so that its reader can say more.
-
-    Args:
-        path: Path of the file.
-        what: String. What the file should be, e.g. "a `.keras` file".
-        *expected: Strings. The kinds it may be: "a zip archive", "a gzip
-            file", "an HDF5 file", "an IDX file", "text", "a PNG picture" and
-            the like.
-
-    Raises:
-        FileNotFoundError: When there is no such file.
-        FileFormatError: When it is of another kind, e.g. a web page or empty.
+    Files of unknown kinds pass; their reader reports errors in more detail.
+    Kinds are "text" and the keys of `_TEXTS` and `_SIGNATURES`.
 
     Example:
 
@@ -152,33 +115,20 @@ def check_kind(path: Path, what: str, *expected: str) -> None:
 
 
 def _kind(start: bytes) -> str | None:
-    """Returns what kind of file begins like this, if that is known."""
-    if not start:
-        return "an empty file"
-    tags = start.lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
-    if tags.startswith(b"<") and re.search(rb"<(html|!doctype html)", tags):
-        return "a web page"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer"
-    if _is_text(start):
-        return "text"
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return "a WebP picture"
-    if start[4:8] == b"ftyp":
-        return _BRANDS.get(start[8:12])
-    return next(
-        (
-            kind
-            for signature, kind in _SIGNATURES.items()
-            if start.startswith(signature)
-        ),
-        None,
-    )
+    """Returns the kind of a file from its first bytes, or `None`."""
+
+    def find(patterns: dict[str, bytes]) -> str | None:
+        for kind, pattern in patterns.items():
+            if re.match(pattern, start, re.DOTALL):
+                return kind
+        return None
+
+    return find(_TEXTS) or ("text" if _is_text(start) else find(_SIGNATURES))
 
 
 def _is_text(start: bytes) -> bool:
     try:
-        # A decoder that waits for more if the last character is cut off.
+        # `bytes.decode` would reject a last character that is cut off.
         text = codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
         return False
@@ -189,17 +139,11 @@ def _is_text(start: bytes) -> bool:
 
 @contextlib.contextmanager
 def parsing(path: Path, what: str) -> Iterator[None]:
-    """Makes one kind of error of the many that a damaged file can cause.
-
-    Args:
-        path: Path of the file.
-        what: String. What the file should be.
-    """
+    """Turns any error that a damaged file causes into a `FileFormatError`."""
     try:
         yield
     except FileFormatError:
         raise
     except Exception as error:
-        raise FileFormatError(path, what, "that is whole", repr(error)) from (
-            error
-        )
+        received = repr(error)
+        raise FileFormatError(path, what, "that is intact", received) from error

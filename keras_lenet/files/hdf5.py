@@ -1,4 +1,4 @@
-"""Checks of HDF5 files that anybody may have written."""
+"""Checks of untrusted HDF5 files."""
 
 import io
 from pathlib import Path
@@ -8,15 +8,7 @@ from keras_lenet.files.formats import FileFormatError
 
 
 def check_hdf5(path: Path, content: bytes) -> None:
-    """Checks that nothing leads out of an HDF5 file or unfolds in memory.
-
-    Args:
-        path: Path of the file.
-        content: Bytes of its HDF5 part.
-
-    Raises:
-        FileFormatError: When something does.
-    """
+    """Rejects HDF5 content that links to other files or expands in memory."""
     import h5py
 
     def check(group: Any) -> None:
@@ -37,7 +29,7 @@ def check_hdf5(path: Path, content: bytes) -> None:
                 or part.nbytes > len(content)
             ):
                 raise FileFormatError(
-                    path, field, "with its numbers as they are", part
+                    path, field, "stored in full, without compression", part
                 )
 
     with h5py.File(io.BytesIO(content)) as file:

@@ -1,4 +1,4 @@
-"""Pictures of characters, from a file to the input of a model."""
+"""Preparing pictures of characters for a model."""
 
 from keras_lenet.pictures.character import fit_colour, prepare_character
 from keras_lenet.pictures.reading import load_picture

@@ -8,7 +8,7 @@ from keras_lenet.types import Array
 def center_by_mass(images: Array, size: int = 28) -> Array:
     """Places characters on square fields, centre of mass in the middle.
 
-    This is the last step of how MNIST's images were made
+    This was the last step of making MNIST's images
     (https://doi.org/10.1109/5.726791, section III-A).
 
     Args:
@@ -17,16 +17,15 @@ def center_by_mass(images: Array, size: int = 28) -> Array:
         size: Integer, at least height and width. Defaults to `28`.
 
     Returns:
-        Array of shape `(n, size, size)` and the dtype of `images`. A
-        character whose mass is so far off its middle that it would leave the
-        field stays at the border. An image without ink is placed in the
-        middle.
+        Array of shape `(n, size, size)` and the dtype of `images`. Characters
+        that would leave the field are placed at its border. Images without
+        ink are placed in the middle.
     """
     count, height, width = images.shape
     fields = np.zeros((count, size, size), images.dtype)
     for image, field in zip(images, fields, strict=True):
         mass = image.astype("float64")
-        # An image without ink is as good as one that is all ink.
+        # Without ink there is no centre of mass; take that of a full image.
         mass = mass if mass.any() else mass + 1
         row = np.average(np.arange(height), weights=mass.sum(axis=1))
         column = np.average(np.arange(width), weights=mass.sum(axis=0))

@@ -1,4 +1,4 @@
-"""From a photograph of a character to an image like MNIST's."""
+"""Finding a character in a picture and making it look like MNIST's."""
 
 import math
 from typing import NamedTuple
@@ -11,52 +11,48 @@ from scipy import ndimage
 from keras_lenet.pictures.centre import center_by_mass
 from keras_lenet.types import Array
 
-# Where the character lies is found on a picture of this size at most, and
-# its strokes are traced on one of that size.
+# Find the character in a picture of at most this size ...
 _OVERVIEW = 192
 
-
+# ... and trace its strokes in a picture of this size.
 _CLOSE_UP = 96
 
-
-# Where the grey levels of a picture differ by less, nothing is written on it.
+# A picture whose grey levels differ by less is blank.
 _LEAST_CONTRAST = 16
 
-
-# Nowhere are a character's strokes further from paper, in parts of its size.
+# Maximum stroke half-width, relative to the character's size.
 _THICKEST = 0.2
 
-
-# Of MNIST's training images 75 % have strokes at least this wide on average,
-# of the 20 pixels that a character is fitted into.
+# Minimum mean stroke width, in pixels of the 20 that a character is fitted
+# into. 75 % of MNIST's training images have wider strokes.
 _LEAST_STROKE = 2.0
 
 
 def prepare_character(
     picture: npt.ArrayLike, size: tuple[int, int] = (28, 28)
 ) -> Array | None:
-    """Brings a picture of one character to the form of MNIST's images.
+    """Makes a picture of one character look like MNIST's images.
 
-    Paper may be brighter than ink or darker, or of another colour; light may
-    be uneven; the character may have any size and place. What differs from
-    the paper is fitted into 20x20 pixels, keeping its proportions, and placed
-    by its centre of mass in 28x28, which is how MNIST's images were made
+    Ink may be darker or brighter than the paper, or of another colour. Light
+    may be uneven. The character may have any size and position. Whatever
+    differs from the paper is fitted into 20x20 pixels, keeping its
+    proportions, and centred by mass in 28x28, as MNIST's images were
     (https://doi.org/10.1109/5.726791, section III-A). Strokes thinner than
-    MNIST's are made as wide. A picture that has the size already stays as it
-    is, but for its polarity, which is told by its border.
+    MNIST's are widened. A picture that already has the requested size stays as
+    it is, except that it is inverted if its border is bright.
 
     Args:
         picture: Array of shape `(height, width)` or
             `(height, width, channels)`, uint8 in [0, 255].
-        size: Tuple `(height, width)` of the result. By default `(28, 28)`;
-            in others the 20 pixels grow with the smaller side.
+        size: Tuple `(height, width)` of the result. Defaults to `(28, 28)`.
+            With other sizes the 20 pixels scale with the smaller side.
 
     Returns:
-        uint8 array of shape `(*size, 1)`, bright ink on 0, or `None` when
-        there is no ink.
+        uint8 array of shape `(*size, 1)`, bright ink on 0, or `None` if there
+        is no ink.
 
     Raises:
-        ValueError: When `picture` is not of the form above.
+        ValueError: If `picture` has another shape or dtype.
 
     Example:
 
@@ -90,7 +86,7 @@ def prepare_character(
     strokes = _character(overview)
     if strokes is None:
         return None
-    # A closer look at where it is, with some paper around.
+    # Trace the strokes in a close-up of the character and a margin of paper.
     around = _box(strokes.ink > 0)
     scale = np.array(pixels.shape[:2]) / overview.shape[:2]
     margin = 0.3 * _longer_side(around)
@@ -109,7 +105,7 @@ def prepare_character(
 
 
 def fit_colour(picture: Array, size: tuple[int, int]) -> Array:
-    """Brings a picture to a size, cutting off what has other proportions.
+    """Resizes a picture, cropping it to the proportions of `size`.
 
     Args:
         picture: uint8 array of shape `(height, width, 3)`.
@@ -146,9 +142,9 @@ def _shrink(pixels: Array, side: int) -> Array:
 
 
 class _Strokes(NamedTuple):
-    """Strokes that may be the character: how much ink, from 0 to 1.
+    """Candidate strokes, with the amount of ink per pixel, from 0 to 1.
 
-    Their sign is 1 on darker paper, and -1 on brighter.
+    The sign is 1 for ink brighter than the paper, and -1 for darker ink.
     """
 
     sign: int
@@ -163,10 +159,10 @@ def _character(
 ) -> _Strokes | None:
     """Returns the strokes of the character.
 
-    Ink may be darker or brighter than paper. Paper stands out too, on a table
-    or within a 0, but is thick or a sheet.
+    Ink may be darker or brighter than paper. Paper on a table, or inside a 0,
+    stands out too, but it is thick or a sheet.
     """
-    # Of pixels that are not next to each other, for grain is no single pixel.
+    # Compare pixels that are 3 apart: grain is larger than a single pixel.
     apart = abs(np.roll(picture, 3, axis=1) - picture)
     noise = 1.05 * float(np.linalg.norm(np.median(apart, axis=(0, 1))))
     rises = _raised(np.concatenate([sign * picture for sign in signs], axis=-1))
@@ -186,14 +182,14 @@ def _character(
 
 
 def _is_sheet(strokes: _Strokes, others: _Strokes) -> bool:
-    """Returns whether others are written on a rectangle."""
+    """Returns whether `strokes` is a rectangle that `others` are written on."""
     if others.contrast < 0.75 * strokes.contrast:
         return False
     inked = strokes.ink > 0.2
     holes = ndimage.binary_fill_holes(inked) & ~inked
     if not holes[others.ink > 0.8].all():
         return False
-    # The variance of a side is a twelfth of its square.
+    # A uniform distribution's variance is a twelfth of its squared length.
     covariance = np.cov(np.argwhere(inked).T)
     area = 12 * math.sqrt(abs(np.linalg.det(covariance)))
     return bool(inked.sum() > 0.85 * area)
@@ -202,11 +198,11 @@ def _is_sheet(strokes: _Strokes, others: _Strokes) -> bool:
 def _raised(picture: Array) -> Array:
     """Returns how far each pixel rises above the paper.
 
-    Every way from bright ink to the border leads down to the paper, while
-    light that fades, shadows, the edge of the sheet and lines that cross the
-    picture reach the border. So paper is the least value on the best way to
-    the border (opening by reconstruction: Vincent, 1993,
-    https://doi.org/10.1109/83.217222).
+    Every path from bright ink to the border descends to the paper. Gradual
+    changes of light, shadows, the edge of the sheet and lines across the
+    picture reach the border themselves. Paper is therefore the
+    highest minimum over all paths to the border (opening by reconstruction:
+    Vincent, 1993, https://doi.org/10.1109/83.217222).
     """
     field = _framed(picture)
     paper = np.full_like(field, -np.inf)
@@ -220,7 +216,7 @@ def _raised(picture: Array) -> Array:
 
 
 def _spread(paper: Array, field: Array) -> None:
-    """Brings to each row what reaches it from the row above, then below."""
+    """Propagates paper levels downwards, then upwards, row by row."""
     count = len(field)
     for rows, step in ((range(1, count), -1), (range(count - 2, -1, -1), 1)):
         for row in rows:
@@ -232,7 +228,7 @@ def _spread(paper: Array, field: Array) -> None:
 
 
 def _ring(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Returns the indices of the border's pixels, in their order."""
+    """Returns the indices of the border's pixels, in clockwise order."""
     rows, columns = shape[0] - 1, shape[1] - 1
     down, right = np.arange(rows), np.arange(columns)
     return (
@@ -242,9 +238,9 @@ def _ring(shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _framed(picture: Array) -> Array:
-    """Returns a picture with a frame of paper, for ink may touch the border.
+    """Frames a picture with paper, because ink may touch the border.
 
-    The frame is the median of the border's pixels nearby.
+    The frame is the median of nearby pixels on the border.
     """
     field = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
     ring = _ring(field.shape)
@@ -254,13 +250,13 @@ def _framed(picture: Array) -> Array:
 
 
 def _strokes(sign: int, rise: Array, noise: float) -> _Strokes | None:
-    """Returns what may be the character of what rises above the paper.
+    """Returns the strokes of the most likely character above the paper.
 
-    Of what holds together, the character is what has most ink and is in
-    strokes, and what else of some size is near it, as the bar of a 5. What
-    runs out of the picture is no character, unless there is nothing else.
+    This is the connected component that consists of strokes and has the most
+    ink, together with sizeable components near it, like the bar of a 5.
+    Components that touch the border count only if there is nothing else.
     """
-    # Noise is left out first, or it would outweigh a small character.
+    # Remove noise first: it would outweigh a small character.
     candidates = rise[rise > 4 * noise]
     written = candidates[candidates > _otsu(candidates)]
     full = float(np.median(written)) if written.size else 0.0
@@ -268,7 +264,7 @@ def _strokes(sign: int, rise: Array, noise: float) -> _Strokes | None:
         return None
     least = max(0.2 * full, min(2.5 * noise, 0.5 * full))
     ink = np.clip((rise - least) / (0.9 * full - least), 0, 1)
-    # Strokes may be broken by a pixel.
+    # Dilate the ink to bridge gaps of a pixel in strokes.
     parts, count = ndimage.label(
         ndimage.binary_dilation(ink > 0.2), np.ones((3, 3))
     )
@@ -278,7 +274,7 @@ def _strokes(sign: int, rise: Array, noise: float) -> _Strokes | None:
     depths = ndimage.maximum(depths, parts, numbers)
     boxes = ndimage.find_objects(parts)
     sizes = np.array([_longer_side(box) for box in boxes])
-    # What is large may be the sheet.
+    # Be strict with large components, which may be the sheet.
     large = sizes > 0.6 * max(ink.shape)
     thin = depths < np.where(large, _THICKEST, 1.5 * _THICKEST) * sizes
     inside = np.array([_is_inside(box, ink.shape) for box in boxes])
@@ -295,7 +291,7 @@ def _strokes(sign: int, rise: Array, noise: float) -> _Strokes | None:
 
 
 def _otsu(values: Array) -> float:
-    """Returns the threshold that parts positive values best (Otsu, 1979).
+    """Returns the best threshold between two classes (Otsu, 1979).
 
     https://doi.org/10.1109/TSMC.1979.4310076
     """
@@ -330,15 +326,15 @@ def _gap(box: tuple[slice, slice], other: tuple[slice, slice]) -> int:
 
 
 def _box(mask: Array) -> tuple[slice, slice]:
-    """Returns the smallest window with all of a mask."""
+    """Returns the bounding box of a mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _widened(ink: Array) -> Array:
-    """Returns strokes at least as wide as those of MNIST."""
+    """Widens strokes that are thinner than MNIST's."""
     written = ink > 0.5
-    # Across a stroke the mean distance to its edge is a quarter of its width.
+    # The mean distance to a stroke's edge is a quarter of its width.
     width = 4 * ndimage.distance_transform_edt(written)[written].mean() - 2.5
     size = _longer_side(_box(written))
     missing = _LEAST_STROKE / 20 * size - width
@@ -352,7 +348,7 @@ def _widened(ink: Array) -> Array:
 
 
 def _placed(strokes: Array, size: tuple[int, int]) -> Array:
-    """Returns strokes fitted into 20x20 of 28x28, by their centre of mass."""
+    """Fits strokes into 20x20 pixels, and centres them by mass in 28x28."""
     height, width = size
     scale = min(size) * 20 / 28 / max(strokes.shape)
     rows, columns = (max(1, round(side * scale)) for side in strokes.shape)

@@ -1,4 +1,4 @@
-"""The presets that come with the package, a folder each."""
+"""The pretrained models of the package, one folder per preset."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Checks of arguments, arrays and batches."""
+"""Validation of arguments, arrays and batches."""

@@ -1,4 +1,4 @@
-"""Checks of arguments."""
+"""Validation of arguments."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def is_positive_integer(value: Any) -> bool:
-    """Returns whether a value is an integer, above 0 and not a boolean."""
+    """Returns whether a value is an integer above 0; booleans are not."""
     return (
         isinstance(value, (int, np.integer))
         and not isinstance(value, bool)
@@ -30,13 +30,9 @@ def is_finite_number(value: Any) -> bool:
 
 
 def standardize_input_shape(input_shape: Any) -> tuple[int, int, int]:
-    """Returns the shape of images as three integers.
+    """Returns `(height, width, channels)` as Python integers.
 
-    Args:
-        input_shape: Tuple, list, NumPy array or `tf.TensorShape`.
-
-    Raises:
-        ValueError: If it is not three positive integers.
+    Accepts a tuple, list, NumPy array or `tf.TensorShape`.
     """
     try:
         height, width, channels = input_shape

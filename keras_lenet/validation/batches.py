@@ -1,8 +1,9 @@
-"""Checks of what a model is trained, evaluated and used on.
+"""Validation of the data that a model is trained, evaluated and used on.
 
 The backends handle bad images and labels inconsistently, and often silently.
-What is checked here gets the same `ValueError` on all of them. Whatever this
-module does not know for certain, it leaves to Keras.
+These checks raise the same `ValueError` on all of them, and leave to Keras
+whatever they cannot judge with certainty. Images `x` are an array or tensor,
+alone in a list, or in a dict.
 """
 
 from collections.abc import Callable
@@ -19,23 +20,16 @@ _LARGEST_SCALED = 16
 
 
 class _Crossentropy(NamedTuple):
-    """What is known of a loss for classification."""
+    """The properties of a crossentropy loss."""
 
     takes_class_indices: bool
-    # `None` where a loss has no such argument.
+    # `None` if the loss has no such argument.
     from_logits: bool | None
     ignore_class: int | None
 
 
 def check_compiled_loss(model: Any) -> None:
-    """Checks that a crossentropy gets the logits or probabilities it expects.
-
-    Args:
-        model: A compiled model of this package.
-
-    Raises:
-        ValueError: If the loss has another `from_logits` than the output.
-    """
+    """Checks that the loss's `from_logits` fits the model's output."""
     loss = _known_crossentropy(model.loss)
     activation = getattr(
         model.layers[-1], "activation", model.classifier_activation
@@ -53,20 +47,11 @@ def check_compiled_loss(model: Any) -> None:
 
 
 def check_targets(model: Any, y: Any) -> None:
-    """Checks labels for a compiled model whose loss takes class indices.
+    """Checks the labels for a loss that takes class indices.
 
-    For a label out of range, TensorFlow raises an error or returns NaN, JAX
-    returns a loss of zero, PyTorch raises an error or ignores the label. All
-    of them truncate 3.7 to 3.
-
-    Args:
-        model: A compiled model with outputs of shape `(..., num_classes)`.
-        y: Labels: an array or a tensor, alone in a list or dict. Anything
-            else is left to Keras.
-
-    Raises:
-        ValueError: If there are no labels, or a label is not a whole number
-            from 0 to `num_classes - 1`.
+    If a label is out of range, TensorFlow raises an error or returns NaN, JAX
+    returns a loss of zero, and PyTorch raises an error or ignores the label.
+    All of them truncate 3.7 to 3.
     """
     loss = _known_crossentropy(model.loss)
     shape = getattr(model, "output_shape", None)
@@ -87,13 +72,13 @@ def check_targets(model: Any, y: Any) -> None:
     if labels is None or not labels.size or labels.dtype.kind not in "biufOSU":
         return
     if labels.dtype.kind in "iu" and loss.ignore_class is None:
-        # The usual case, in two quick operations for each batch.
+        # The common case takes two fast operations per batch.
         if labels.min() >= 0 and labels.max() < shape[-1]:
             return
     labels = labels.ravel()
-    if labels.dtype.kind == "b":
-        labels = labels.astype("int64")
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
+    if labels.dtype.kind == "b" or (
+        labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels))
+    ):
         labels = labels.astype("int64")
     if loss.ignore_class is not None:
         labels = labels[labels != loss.ignore_class]
@@ -104,24 +89,15 @@ def check_targets(model: Any, y: Any) -> None:
 def check_shape(model: Any, x: Any) -> None:
     """Checks that images have the shape that the model was built for.
 
-    Args:
-        model: A model of this package.
-        x: Images: an array or tensor, alone in a list, or in a dict.
-
-    Raises:
-        ValueError: If they have another shape. A last axis of size 1 may be
-            missing, as for any Keras model.
+    A last axis of size 1 may be missing, as for any Keras model.
     """
-    images = _only_leaf(x)
-    shape = getattr(images, "shape", None)
-    # TensorFlow's shapes of unknown rank have no length.
-    if shape is None or getattr(shape, "rank", 0) is None:
+    shape, expected = _shape(x), model.input_shape[1:]
+    if shape is None:
         return
-    shape, expected = tuple(shape), model.input_shape[1:]
     allowed = [expected, (*expected, 1)]
     if expected[-1] == 1:
         allowed.append(expected[:-1])
-    if not any(_fits(shape[1:], one) for one in allowed):
+    if not any(_fits(shape[1:], other) for other in allowed):
         advice = ""
         if _fits(shape, expected) or _fits(shape, expected[:-1]):
             advice = " A single image needs a batch axis: `x[np.newaxis]`."
@@ -132,16 +108,7 @@ def check_shape(model: Any, x: Any) -> None:
 
 
 def check_pixels(model: Any, x: Any) -> None:
-    """Checks that images have the scale that the model expects.
-
-    Args:
-        model: A model of this package.
-        x: Images: an array or tensor, alone in a list, or in a dict.
-
-    Raises:
-        ValueError: If pixels were scaled for a model that scales them itself,
-            or were not for one that does not.
-    """
+    """Checks that images have the scale that the model expects."""
     images = _as_array(_only_leaf(x))
     if images is None or not images.size or images.dtype.kind not in "iuf":
         return
@@ -150,8 +117,8 @@ def check_pixels(model: Any, x: Any) -> None:
         if largest > _LARGEST_SCALED:
             raise ValueError(
                 "`x` must be scaled images, because the model has "
-                "`include_preprocessing=False`. Received: raw pixels, the "
-                f"largest {largest:g}. Scale them first, or build the model "
+                "`include_preprocessing=False`. Received: raw pixels up to "
+                f"{largest:g}. Scale them first, or build the model "
                 "with `include_preprocessing=True`."
             )
         return
@@ -164,22 +131,14 @@ def check_pixels(model: Any, x: Any) -> None:
     if 0 < largest <= 1 or is_standardized:
         raise ValueError(
             "`x` must be raw pixels in [0, 255], because the model scales "
-            "them itself. Received: floats that are scaled already, the "
-            f"largest {largest:g}. Leave out the division by 255, or build "
-            "the model with `include_preprocessing=False`."
+            "them itself. Received: floats that are already scaled, up to "
+            f"{largest:g}. Omit the division by 255, or build the model with "
+            "`include_preprocessing=False`."
         )
 
 
 def check_lengths(x: Any, y: Any) -> None:
-    """Checks that there are images, and as many labels.
-
-    Args:
-        x: Images, as for `check_shape`.
-        y: Labels, or `None`.
-
-    Raises:
-        ValueError: If there are none, or another number of labels.
-    """
+    """Checks that there are images, and as many labels as images."""
     count = _length(x)
     if count == 0:
         raise ValueError("`x` must have at least one image. Received: none.")
@@ -194,16 +153,10 @@ def check_lengths(x: Any, y: Any) -> None:
 def batch_check(
     model: Any, images: bool, targets: bool
 ) -> Callable[[Any], None]:
-    """Returns a function that checks the batches of one `fit` or `evaluate`.
+    """Returns a function that checks each batch of one `fit` or `evaluate`.
 
-    Args:
-        model: A model of this package.
-        images: Boolean. Whether to check images.
-        targets: Boolean. Whether to check labels.
-
-    Returns:
-        Function that takes a batch `(x, y, sample_weight)`. It checks labels
-        in every batch, and pixels in the first alone.
+    `images` and `targets` say what to check. Only the first batch's pixels
+    are checked.
     """
     is_first = True
 
@@ -212,8 +165,8 @@ def batch_check(
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         if images:
             check_shape(model, x)
-        if images and is_first:
-            check_pixels(model, x)
+            if is_first:
+                check_pixels(model, x)
             is_first = False
         if targets:
             check_targets(model, y)
@@ -222,7 +175,7 @@ def batch_check(
 
 
 def is_arrays(x: Any) -> bool:
-    """Returns whether data are arrays, which can be checked all at once."""
+    """Returns whether data are arrays or tensors, so checkable at once."""
     leaves = keras.tree.flatten(x)
     return bool(leaves) and all(
         isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf)
@@ -231,7 +184,7 @@ def is_arrays(x: Any) -> bool:
 
 
 def _known_crossentropy(loss: Any) -> _Crossentropy | None:
-    """Returns what is known of a loss, by its type and never by its name."""
+    """Returns a loss's properties; losses are recognised by type, not name."""
     if isinstance(loss, (list, tuple, dict)):
         losses = keras.tree.flatten(loss)
         if len(losses) != 1:
@@ -276,7 +229,7 @@ def _as_array(values: Any) -> Array | None:
     if isinstance(values, np.ndarray):
         return values
     if not getattr(values, "is_fully_addressable", True):
-        # A JAX array of several processes, each of which checks its part.
+        # The JAX array spans processes; each process checks its own part.
         parts = [np.asarray(part.data) for part in values.addressable_shards]
         return np.concatenate(parts)
     if keras.ops.is_tensor(values):
@@ -289,11 +242,17 @@ def _as_array(values: Any) -> Array | None:
     return np.asarray(values) if hasattr(values, "__array__") else None
 
 
-def _length(values: Any) -> int | None:
-    shape = getattr(_only_leaf(values), "shape", None)
-    if shape is None or getattr(shape, "rank", 0) is None or not len(shape):
+def _shape(x: Any) -> tuple[Any, ...] | None:
+    shape = getattr(_only_leaf(x), "shape", None)
+    # A TensorFlow shape of unknown rank has no length.
+    if shape is None or getattr(shape, "rank", 0) is None:
         return None
-    return shape[0]  # type: ignore[no-any-return]
+    return tuple(shape)
+
+
+def _length(x: Any) -> int | None:
+    shape = _shape(x)
+    return shape[0] if shape else None
 
 
 def _fits(shape: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of arrays of images and labels."""
+"""Validation of arrays of images and labels."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,19 +9,11 @@ from keras_lenet.types import Array
 def check_images_and_labels(
     images: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int | None = None
 ) -> tuple[Array, Array]:
-    """Returns images and labels in one form, or says what is wrong with them.
+    """Returns valid images and labels in a standard form.
 
-    Args:
-        images: Array, as for `image_dataset_from_array`.
-        labels: Array, as for `image_dataset_from_array`.
-        num_classes: Integer. If given, labels must be below it.
-
-    Returns:
-        uint8 or float32 images of shape `(n, height, width, channels)` and
-        int64 labels of shape `(n,)`.
-
-    Raises:
-        ValueError: As for `image_dataset_from_array`.
+    Takes what `image_dataset_from_array` takes. Returns uint8 or float32
+    images of shape `(n, height, width, channels)` and int64 labels of shape
+    `(n,)`.
     """
     images, labels = _as_array("images", images), _as_array("labels", labels)
     if images.ndim == 3:
@@ -36,7 +28,7 @@ def check_images_and_labels(
     if labels.ndim != 1:
         raise ValueError(
             "`labels` must have the shape (n,). Received: labels of shape "
-            f"{labels.shape}. One-hot labels become integers by "
+            f"{labels.shape}. Convert one-hot labels with "
             "`labels.argmax(axis=1)`."
         )
     if len(images) != len(labels) or len(images) == 0:
@@ -57,7 +49,7 @@ def _as_array(name: str, values: npt.ArrayLike) -> Array:
     except ValueError as error:
         raise ValueError(
             f"`{name}` must be one array. Received: parts of different shapes "
-            f"({error}). Bring them to one shape."
+            f"({error}). Make their shapes equal."
         ) from error
 
 
@@ -65,8 +57,8 @@ def _check_images(images: Array) -> None:
     if 0 in images.shape:
         raise ValueError(
             "`images` must have at least 1x1 pixels and 1 channel. Received: "
-            f"images of shape {images.shape}. Bring them to one size, e.g. "
-            "with `keras.layers.Resizing(32, 32)`."
+            f"images of shape {images.shape}. Resize them, e.g. with "
+            "`keras.layers.Resizing(32, 32)`."
         )
     _, first, second, last = images.shape
     if first in (1, 3) and second == last and last > 4:
@@ -81,30 +73,30 @@ def _check_images(images: Array) -> None:
         raise ValueError(
             "`images` must be uint8 pixels in [0, 255] or floats in [0, 1]. "
             f"Received: images of dtype {images.dtype}. "
-            f"{_how_to_make_bytes(images)}"
+            f"{uint8_advice(images)}"
         )
-    # NaN compares false, so this finds it too.
+    # Negated, because NaN compares false.
     wrong = ~((images >= 0) & (images <= 1))
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
             "`images` of floats must be in [0, 1]. Received: "
-            f"{images[index]}, first at index {index}. Raw pixels are given "
-            "as uint8 to a model with preprocessing, or divided by 255 to one "
-            "without."
+            f"{images[index]}, first at index {index}. Pass raw pixels as "
+            "uint8 to a model with preprocessing, or divide them by 255 for a "
+            "model without."
         )
     if 0 < images.max() <= 1 / 255:
         raise ValueError(
             "`images` of floats must be in [0, 1]. Received: none above 1/255, "
             f"the largest {images.max():.3g}, so they were divided by 255 "
-            "twice. Do it once."
+            "twice. Divide them once."
         )
 
 
-def _how_to_make_bytes(images: Array) -> str:
-    """Returns advice that makes bytes of pixels and loses nothing."""
+def uint8_advice(images: Array) -> str:
+    """Returns advice on how to convert pixels to uint8 without loss."""
     if images.dtype.kind not in "biuf" or images.size == 0:
-        return "Give numbers."
+        return "Pass numbers."
     low, high = images.min(), images.max()
     if 0 <= low and 0 < high <= 1:
         return "Convert them with `np.rint(255 * images).astype('uint8')`."
@@ -114,17 +106,12 @@ def _how_to_make_bytes(images: Array) -> str:
 
 
 def check_labels(labels: Array, num_classes: int | None) -> None:
-    """Checks labels, of which no backend says reliably that they are wrong.
+    """Checks labels, which the backends handle inconsistently if invalid.
 
-    Args:
-        labels: Array of integers.
-        num_classes: Integer. If given, labels must be below it.
-
-    Raises:
-        ValueError: When they are no integers, negative, or too large.
+    If `num_classes` is given, labels must be below it.
     """
     if labels.dtype.kind not in "iu":
-        # What is whole may be meant; the first that is not says more.
+        # Report the first fraction; whole numbers may be valid labels.
         index = 0
         if labels.dtype.kind == "f":
             index = int((labels != np.floor(labels)).argmax())

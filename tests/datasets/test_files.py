@@ -4,7 +4,6 @@ import shutil
 import string
 import struct
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,9 +11,17 @@ from PIL import Image
 from keras_lenet.cli import main
 from keras_lenet.datasets import load_data
 from keras_lenet.files import FileFormatError
-from tests.helpers import needs_tensorflow, once
+from tests.datasets.helpers import (
+    check,
+    check_split,
+    idx,
+    write_csv,
+    write_idx,
+    write_pictures,
+)
+from tests.helpers import once
 
-# What reads files does not ask Keras what it computes with.
+# Reading files does not depend on the backend.
 pytestmark = once
 
 
@@ -28,56 +35,6 @@ def labels(generator):
     return generator.permutation(np.arange(23) % 5)
 
 
-def idx(array):
-    shape = struct.pack(f">{array.ndim}I", *array.shape)
-    return bytes((0, 0, 8, array.ndim)) + shape + array.tobytes()
-
-
-def write_idx(
-    folder,
-    images,
-    labels,
-    spelling="{}-{}-idx{}-ubyte",
-    test="t10k",
-    pack=bytes,
-):
-    folder.mkdir(parents=True, exist_ok=True)
-    for half in ("train", test):
-        for kind, array in (("images", images), ("labels", labels)):
-            path = folder / spelling.format(half, kind, array.ndim)
-            path.write_bytes(pack(idx(array.astype("uint8"))))
-
-
-def write_csv(path, labels, pixels, header=""):
-    rows = np.column_stack([labels, pixels.reshape(len(labels), -1)])
-    np.savetxt(path, rows, "%d", ",", header=header, comments="")
-
-
-def check(data, images, labels):
-    """Checks that both halves are the images and labels."""
-    for x, y in data:
-        np.testing.assert_array_equal(x[..., 0], images)
-        np.testing.assert_array_equal(y, labels)
-        assert x.dtype == "uint8" and y.dtype == "int64" and x.ndim == 4
-
-
-def check_split(data, images, labels):
-    """Checks that every image is in one of the halves, with its label."""
-    (x_train, y_train), (x_test, y_test) = data
-    assert len(x_test) == pytest.approx(0.2 * len(images), abs=1)
-    found = np.concatenate([x_train, x_test])
-    found_labels = np.concatenate([y_train, y_test])
-    originals = images.reshape(found.shape)
-    order = [
-        int(np.flatnonzero((originals == image).all(axis=(1, 2, 3)))[0])
-        for image in found
-    ]
-    assert sorted(order) == list(range(len(images)))
-    np.testing.assert_array_equal(found_labels, labels[order])
-    shares = np.bincount(y_test, minlength=5) - 0.2 * np.bincount(labels)
-    assert np.abs(shares).max() < 1
-
-
 # IDX
 
 
@@ -85,7 +42,7 @@ def check_split(data, images, labels):
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("spelling", ["{}-{}-idx{}-ubyte", "{}-{}.idx{}-ubyte"])
 @pytest.mark.parametrize("folder", ["", "raw", "MNIST/raw"])
-def test_idx_files_are_found_by_all_their_names(
+def test_idx_files_are_found_under_all_their_names(
     folder, spelling, suffix, pack, tmp_path, images, labels
 ):
     write_idx(tmp_path / folder, images, labels, spelling + suffix, pack=pack)
@@ -104,7 +61,7 @@ def test_idx_files_are_found_by_all_their_names(
         ("byclass", 0, string.digits + string.ascii_letters.swapcase()),
     ],
 )
-def test_emnists_own_files_are_turned_upright_and_start_at_0(
+def test_emnist_files_are_transposed_and_labelled_from_0(
     split, first, names, tmp_path, images, labels
 ):
     stored = images.transpose(0, 2, 1)
@@ -128,7 +85,7 @@ def test_emnists_own_files_are_turned_upright_and_start_at_0(
     assert data.class_names == list(names)
 
 
-def test_of_a_file_that_is_there_plain_and_packed_the_plain_one_is_read(
+def test_an_uncompressed_idx_file_takes_precedence_over_a_gzip_file(
     tmp_path, images, labels
 ):
     write_idx(tmp_path, images, labels)
@@ -166,7 +123,7 @@ def test_a_missing_idx_file_is_named(tmp_path, images, labels):
         load_data(tmp_path)
 
 
-def test_one_idx_file_alone_is_refused_with_its_folder(
+def test_the_error_for_a_single_idx_file_names_its_folder(
     tmp_path, images, labels
 ):
     write_idx(tmp_path, images, labels)
@@ -174,7 +131,7 @@ def test_one_idx_file_alone_is_refused_with_its_folder(
         load_data(tmp_path / "train-images-idx3-ubyte")
 
 
-def test_a_web_page_in_place_of_an_idx_file_is_called_so(
+def test_the_error_says_that_an_idx_file_is_a_web_page(
     tmp_path, images, labels
 ):
     write_idx(tmp_path, images, labels)
@@ -186,6 +143,51 @@ def test_a_web_page_in_place_of_an_idx_file_is_called_so(
         r"Received: a web page\. Download the file itself\.",
     ):
         load_data(tmp_path)
+
+
+def damaged_idx_files():
+    images = idx(np.arange(50, dtype="uint8").reshape(2, 5, 5))
+    packed = gzip.compress(images)
+    broken_sum = packed[:-8] + bytes(8)
+    return {
+        "empty": (b"", "an IDX file. Received: an empty file"),
+        "cut in the header": (images[:9], "a header of bytes 16. Received: 9"),
+        "labels for images": (
+            idx(np.zeros(20, "uint8")),
+            "the magic number 00000803. Received: 00000801",
+        ),
+        "cut": (images[:-1], "values of 50 bytes.* Received: 49"),
+        "longer": (images + b"x", "values of 50 bytes.* Received: 51"),
+        "huge": (
+            images[:4] + b"\xff" * 12 + images[16:],
+            "values of 7922.* bytes for .* Received: 50",
+        ),
+        "no images": (
+            bytes((0, 0, 8, 3)) + struct.pack(">3I", 0, 28, 28),
+            r"sizes of at least 1. Received: \(0, 28, 28\)",
+        ),
+        "a web page": (b"<html>", "an IDX file. Received: a web page"),
+        "gzip cut": (packed[:-9], "an IDX file that is intact"),
+        "gzip damaged": (broken_sum, "an IDX file that is intact"),
+    }
+
+
+@pytest.mark.parametrize("damage", damaged_idx_files())
+def test_the_error_names_a_damaged_idx_file(damage, tmp_path):
+    content, message = damaged_idx_files()[damage]
+    suffix = ".gz" if "gzip" in damage else ""
+    path = tmp_path / f"train-images-idx3-ubyte{suffix}"
+    path.write_bytes(content)
+    good = idx(np.ones((2, 5, 5), "uint8")), idx(np.zeros(2, "uint8"))
+    for name, other in (
+        ("train-labels-idx1", good[1]),
+        ("t10k-images-idx3", good[0]),
+        ("t10k-labels-idx1", good[1]),
+    ):
+        (tmp_path / f"{name}-ubyte").write_bytes(other)
+    with pytest.raises(FileFormatError, match=message) as info:
+        load_data(tmp_path)
+    assert path.name in str(info.value)
 
 
 # CSV
@@ -211,7 +213,7 @@ def test_a_csv_file_is_split_with_the_same_share_of_every_class(
     np.testing.assert_array_equal(again[1][0], data[1][0])
 
 
-def test_the_label_may_be_another_column(tmp_path, images, labels):
+def test_the_label_may_be_in_another_column(tmp_path, images, labels):
     pixels = images.reshape(23, -1)
     names = [f'"pixel{i}"' for i in range(784)] + ['"class"']
     rows = np.column_stack([pixels, labels])
@@ -244,7 +246,7 @@ def test_csv_files_for_training_and_test_are_found_by_their_names(
     np.testing.assert_array_equal(y_test, labels[::-1])
 
 
-def test_kaggles_file_without_labels_is_refused(tmp_path, images, labels):
+def test_a_csv_file_without_labels_is_rejected(tmp_path, images, labels):
     write_csv(tmp_path / "train.csv", labels, images, KAGGLE)
     np.savetxt(
         tmp_path / "test.csv",
@@ -257,20 +259,20 @@ def test_kaggles_file_without_labels_is_refused(tmp_path, images, labels):
     with pytest.raises(
         FileFormatError,
         match=r"test\.csv: expected a column called label\. Received: pixel0, "
-        r"pixel1, pixel2, \.\.\.\. Give a file with labels",
+        r"pixel1, pixel2, \.\.\. Give a file with labels",
     ):
         load_data(tmp_path)
     check_split(load_data(tmp_path / "train.csv"), images, labels)
 
 
-def test_several_data_sets_as_csv_are_listed(tmp_path, images, labels):
+def test_several_csv_data_sets_in_a_folder_are_listed(tmp_path, images, labels):
     for name in ("mnist_train", "mnist_test", "train", "test"):
         write_csv(tmp_path / f"{name}.csv", labels, images)
     with pytest.raises(ValueError, match=r"files of 2.*mnist_train\.csv, tr"):
         load_data(tmp_path)
 
 
-def test_a_csv_file_for_training_alone_says_what_is_missing(
+def test_the_error_for_a_training_csv_file_alone_names_what_is_missing(
     tmp_path, images, labels
 ):
     write_csv(tmp_path / "mnist_train.csv", labels, images)
@@ -285,8 +287,8 @@ def test_a_csv_file_for_training_alone_says_what_is_missing(
         ("label,a\n", "rows of numbers. Received: none"),
         ("1,2\n3,256\n", "from 0 to 255.*could not convert string '256'"),
         ("1,0.5\n", "whole numbers.*Scale the pixels"),
-        ("1,2\n3\n", "equally many.*changed from 2 to 1"),
-        ("1;2\n", "commas between them"),
+        ("1,2\n3\n", "same number of them.*changed from 2 to 1"),
+        ("1;2\n", "comma-separated"),
         ("1,2,3\n", "a square grey image. Received: 3 columns"),
         ("1\n", "a square grey image. Received: 1 columns"),
         ("1,-1\n", "from 0 to 255"),
@@ -294,7 +296,7 @@ def test_a_csv_file_for_training_alone_says_what_is_missing(
         ("1,2\n0,3\n", "enough images of every class"),
     ],
 )
-def test_a_bad_csv_file_is_refused(content, message, tmp_path):
+def test_a_bad_csv_file_is_rejected(content, message, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text(content)
     with pytest.raises(FileFormatError, match=message) as info:
@@ -302,137 +304,10 @@ def test_a_bad_csv_file_is_refused(content, message, tmp_path):
     assert "mine.csv" in str(info.value)
 
 
-# Class folders
-
-
-def write_pictures(folder, images, labels, names, suffix="png"):
-    """Writes pictures, whose names have the order of the images."""
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / names[label] / f"{index:03}.{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        options = {"lossless": True} if suffix == "webp" else {}
-        Image.fromarray(image).save(path, **options)
-
-
-@pytest.mark.parametrize(
-    ("train", "test"), [("train", "test"), ("Training", "Testing")]
-)
-@pytest.mark.parametrize("suffix", ["png", "TIF", "webp"])
-def test_class_folders_are_read_in_the_order_of_their_names(
-    suffix, train, test, tmp_path, images, labels
-):
-    names = ["b", "a", "10", "9", "A"]
-    write_pictures(tmp_path / train, images, labels, names, suffix)
-    write_pictures(tmp_path / test, images[::-1], labels[::-1], names, suffix)
-    write_pictures(tmp_path / "val", images, labels, ["other"] * 5, suffix)
-    # What macOS leaves.
-    (tmp_path / train / "a" / "._000.png").write_bytes(b"\0\5\x16\7")
-    (tmp_path / train / ".cache").mkdir()
-    data = load_data(tmp_path)
-    assert data.class_names == ["10", "9", "A", "a", "b"]
-    (x_train, y_train), (x_test, y_test) = data
-    ranks = np.argsort(np.argsort(names))[labels]
-    order = np.argsort(ranks, kind="stable")
-    np.testing.assert_array_equal(x_train[..., 0], images[order])
-    np.testing.assert_array_equal(y_train, ranks[order])
-    order = np.argsort(ranks[::-1], kind="stable")
-    np.testing.assert_array_equal(x_test[..., 0], images[::-1][order])
-    np.testing.assert_array_equal(y_test, ranks[::-1][order])
-
-
-@needs_tensorflow
-def test_class_folders_are_read_as_keras_reads_them(tmp_path, images, labels):
-    names = ["zero", "One", "two", "3", "_4"]
-    write_pictures(tmp_path / "train", images, labels, names)
-    write_pictures(tmp_path / "train", images[:7], [0] * 7, ["One/inner"])
-    write_pictures(tmp_path / "test", images, labels, names)
-    expected = keras.utils.image_dataset_from_directory(
-        tmp_path / "train",
-        color_mode="grayscale",
-        image_size=(28, 28),
-        shuffle=False,
-        batch_size=None,
-        verbose=False,
-    )
-    data = load_data(tmp_path)
-    assert data.class_names == expected.class_names
-    (x_train, y_train), _ = data
-    expected = list(expected.as_numpy_iterator())
-    np.testing.assert_array_equal(x_train, [x for x, _ in expected])
-    np.testing.assert_array_equal(y_train, [y for _, y in expected])
-
-
-def test_class_folders_alone_are_split(tmp_path, images, labels):
-    write_pictures(tmp_path, images, labels, "abcde")
-    data = load_data(tmp_path)
-    check_split(data, images, labels)
-    assert data.class_names == list("abcde")
-
-
-def test_a_class_may_be_called_train(tmp_path, images, labels):
-    write_pictures(tmp_path, images, labels, ["plane", "train", "a", "b", "c"])
-    data = load_data(tmp_path)
-    assert data.class_names == ["a", "b", "c", "plane", "train"]
-
-
-def test_pictures_are_colour_if_one_of_them_is(tmp_path, images, labels):
-    colour = np.repeat(images[..., np.newaxis], 3, axis=-1)
-    write_pictures(tmp_path, colour, labels, "abcde")
-    assert load_data(tmp_path)[0][0].shape[1:] == (28, 28, 1)
-    colour[4, 5, 6] = 1, 2, 3
-    write_pictures(tmp_path, colour, labels, "abcde")
-    check_split(load_data(tmp_path), colour, labels)
-
-
-def test_pictures_of_several_sizes_are_refused_with_what_mends_it(
-    tmp_path, images, labels
-):
-    write_pictures(tmp_path / "train", images, labels, "abcde")
-    write_pictures(tmp_path / "test", images, labels, "abcde")
-    Image.fromarray(images[0, :20]).save(tmp_path / "test" / "b" / "x.png")
-    with pytest.raises(
-        FileFormatError,
-        match=r"x\.png: expected 28x28 pixels, as .*a.\d+\.png has\. Received: "
-        r"20x28\. .*PIL.ImageOps.fit.*image_dataset_from_directory",
-    ):
-        load_data(tmp_path)
-
-
-def test_a_damaged_picture_is_refused_by_name(tmp_path, images, labels):
-    write_pictures(tmp_path, images, labels, "abcde")
-    path = next((tmp_path / "c").iterdir())
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(FileFormatError, match=f"{path.name}: expected a PNG"):
-        load_data(tmp_path)
-
-
-def test_bad_class_folders_are_refused(tmp_path, images, labels):
-    write_pictures(tmp_path / "a" / "train", images, labels, "abcde")
-    with pytest.raises(ValueError, match=r"one folder test .* Received: train"):
-        load_data(tmp_path / "a")
-    write_pictures(tmp_path / "a" / "test", images, labels, "abcdf")
-    with pytest.raises(ValueError, match=r"test: .*train\. Received: also f"):
-        load_data(tmp_path / "a")
-    (tmp_path / "a" / "train" / "f").mkdir()
-    with pytest.raises(ValueError, match=r"f: expected pictures .*\.png.*none"):
-        load_data(tmp_path / "a")
-    # Without labels.
-    for half in ("train", "test"):
-        write_pictures(tmp_path / "b", images, labels * 0, [half])
-    with pytest.raises(ValueError, match="one folder train with a folder of"):
-        load_data(tmp_path / "b")
-    write_pictures(tmp_path / "b", images, labels * 0, ["c/train"])
-    with pytest.raises(ValueError, match=r"for every class\. Received: train"):
-        load_data(tmp_path / "b" / "c")
-    write_pictures(tmp_path / "c", images[:5], np.arange(5), "abcde")
-    with pytest.raises(ValueError, match="enough images of every class"):
-        load_data(tmp_path / "c")
-
-
 # .npz
 
 
-def test_class_names_of_an_npz_file_are_taken(tmp_path, images, labels):
+def test_class_names_come_from_the_npz_file(tmp_path, images, labels):
     path = tmp_path / "mine.npz"
     names = ["zero", "eins", "δύο", "три", "四", "none has it"]
     arrays = {"x_train": images, "x_test": images}
@@ -456,7 +331,7 @@ def test_class_names_of_an_npz_file_are_taken(tmp_path, images, labels):
         load_data(path)
 
 
-def test_the_names_of_medmnist_are_read(tmp_path, images, labels):
+def test_medmnist_array_names_are_accepted(tmp_path, images, labels):
     path = tmp_path / "pneumoniamnist.npz"
     column = labels[:, np.newaxis].astype("uint8")
     np.savez(
@@ -492,7 +367,7 @@ def test_the_names_of_medmnist_are_read(tmp_path, images, labels):
         (lambda x: np.where(x == x.max(), np.nan, x), "Scale them .*from nan"),
     ],
 )
-def test_advice_for_images_that_are_no_bytes_loses_nothing(
+def test_the_suggested_conversion_to_uint8_loses_nothing(
     change, advice, tmp_path, images, labels
 ):
     path = tmp_path / "mine.npz"
@@ -521,7 +396,9 @@ def test_advice_for_images_that_are_no_bytes_loses_nothing(
         (b"", "an empty file"),
     ],
 )
-def test_what_is_no_npz_file_is_called_what_it_is(content, received, tmp_path):
+def test_the_error_names_the_kind_of_a_file_that_is_not_npz(
+    content, received, tmp_path
+):
     path = tmp_path / "mine.npz"
     path.write_bytes(content)
     message = rf"mine\.npz: expected an `\.npz` file\. Received: {received}"
@@ -532,9 +409,7 @@ def test_what_is_no_npz_file_is_called_what_it_is(content, received, tmp_path):
 # On the command line
 
 
-def test_the_command_line_says_in_a_line_what_is_wrong_with_a_picture(
-    tmp_path, capsys
-):
+def test_the_command_line_reports_a_bad_picture_in_one_line(tmp_path, capsys):
     (tmp_path / "page.png").write_text("<html>")
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     for name, message in {
@@ -548,7 +423,7 @@ def test_the_command_line_says_in_a_line_what_is_wrong_with_a_picture(
         assert str(tmp_path / name) in error
 
 
-def test_the_command_line_says_in_a_line_what_is_wrong_with_data(
+def test_the_command_line_reports_bad_data_in_one_line(
     tmp_path, capsys, images, labels
 ):
     (tmp_path / "page.npz").write_text("<html>")
