@@ -62,7 +62,7 @@ class BaseModel(keras.Model):
         self.dtype_policy = policy
 
     def layers_unchanged(self, *names: str) -> bool:
-        """Returns whether layers, by default all, are as the class built them."""
+        """Returns whether layers, by default all, are as they were built."""
         return self._record.is_unchanged(names)
 
     def call(
