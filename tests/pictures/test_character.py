@@ -3,9 +3,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from keras_lenet import LeNet5, datasets, pictures
+from keras_lenet import LeNet5, datasets
 from keras_lenet.files import FileFormatError
-from keras_lenet.pictures import fit_colour, load_picture, prepare_character
+from keras_lenet.pictures import (
+    fit_colour,
+    load_picture,
+    prepare_character,
+    reading,
+)
 from tests.helpers import once, photograph
 
 # Pictures are read without Keras.
@@ -345,9 +350,9 @@ def test_strips_make_no_difference(tmp_path, monkeypatch, generator):
     path = tmp_path / "picture.png"
     Image.fromarray(pixels).save(path)
     whole = load_picture(path)
-    monkeypatch.setattr(pictures, "_STRIP_PIXELS", 37 * 7)
+    monkeypatch.setattr(reading, "_STRIP_PIXELS", 37 * 7)
     np.testing.assert_array_equal(load_picture(path), whole)
-    monkeypatch.setattr(pictures, "_ENOUGH_PIXELS", 61 * 37 - 1)
+    monkeypatch.setattr(reading, "_ENOUGH_PIXELS", 61 * 37 - 1)
     halved = load_picture(path)
     assert halved.shape == (31, 19, 3)
     blocks = whole[:60, :36].reshape(30, 2, 18, 2, 3).mean(axis=(1, 3))
