@@ -129,6 +129,7 @@ def small_world(tmp_path, monkeypatch, request, digits):
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(tmp_path)
 
+    # The files that the pages read.
     photograph = np.full((300, 400), 200, "uint8")
     photograph[50:150, 300:310] = 40
     Image.fromarray(photograph).save("photo.jpg")
@@ -136,6 +137,7 @@ def small_world(tmp_path, monkeypatch, request, digits):
         folder = tmp_path / "flowers" / flower
         folder.mkdir(parents=True)
         Image.new("RGB", (40, 40), "red").save(folder / "0.png")
+
     model = LeNet5()
     model.compile(
         "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
@@ -165,11 +167,21 @@ def run(code, name, names):
         exec(program, names)
 
 
-@once
-@needs_tensorflow
-# An epoch has five steps, even if the dataset is smaller.
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+def in_small_world(test):
+    """Marks a test that uses `small_world`."""
+    for mark in (
+        once,
+        needs_tensorflow,
+        # An epoch has five steps, even if the dataset is smaller.
+        pytest.mark.filterwarnings("ignore:Your input ran out of data"),
+        # `tf.data` does not run eagerly.
+        pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+    ):
+        test = mark(test)
+    return test
+
+
+@in_small_world
 @pytest.mark.parametrize("name", [n for n in having("python") if "/" in n])
 def test_python_blocks_run(name, small_world):
     keras.utils.set_random_seed(98)
@@ -178,8 +190,8 @@ def test_python_blocks_run(name, small_world):
             run(block, name, small_world)
 
 
-@once
-@needs_tensorflow
+@in_small_world
+@pytest.mark.starts_first
 @pytest.mark.skipif(not README.is_file(), reason="there is no README.md here")
 def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
