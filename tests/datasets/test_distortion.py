@@ -20,13 +20,13 @@ def images_of(generator, shape=(6, 28, 20, 3), dtype="float32"):
     return generator.integers(0, 256, shape).astype(dtype)
 
 
-def moved(generator, y, x, **largest):
-    """Where a blob that lay `(y, x)` from the middle is in 400 distortions."""
+def moved(generator, y, x, **maximum):
+    """Returns where 400 distortions move a blob `(y, x)` from the middle."""
     axis = np.arange(SIZE) - SIZE // 2
     squares = (axis[:, np.newaxis] - y) ** 2 + (axis - x) ** 2
     blob = np.exp(-squares / 8)[np.newaxis, :, :, np.newaxis]
     images = np.repeat(blob, 400, axis=0).astype("float32")
-    distorted = RandomDistortion(**NONE | largest)(images, generator)
+    distorted = RandomDistortion(**NONE | maximum)(images, generator)
     mass = distorted[..., 0].astype("float64")
     whole = mass.sum(axis=(1, 2))
     return np.array(
@@ -38,12 +38,12 @@ def moved(generator, y, x, **largest):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_it_interpolates_as_keras_does(channels, generator):
+def test_interpolation_equals_that_of_keras(channels, generator):
     images = generator.integers(0, 256, (3, 9, 7, channels)).astype("float32")
     places = generator.uniform(-4, 13, (2, 3, 9, 7)).astype("float32")
     distorted = _interpolate_arrays(images, *places.copy())
     for index, channel in np.ndindex(3, channels):
-        # Keras lets pixels end at their centres; here they fade to 0.
+        # Keras cuts off at the centres of border pixels; here they fade to 0.
         padded = np.pad(images[index, ..., channel], 1)
         expected = keras.ops.image.map_coordinates(
             padded, places[:, index] + 1, order=1, fill_mode="constant"
@@ -56,51 +56,51 @@ def test_it_interpolates_as_keras_does(channels, generator):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_without_distortions_images_stay_as_they_are(dtype, generator):
+def test_zero_distortion_leaves_images_unchanged(dtype, generator):
     images = generator.integers(0, 256, (5, 28, 20, 3)).astype(dtype)
     distorted = RandomDistortion(**NONE)(images, generator)
     assert distorted.dtype == dtype
     np.testing.assert_array_equal(distorted, images)
 
 
-def test_shifts_are_up_to_the_largest_along_each_axis(generator):
+def test_shifts_reach_the_maximum_along_each_axis(generator):
     for shifts in moved(generator, 0, 0, shift=3):
         assert -3.01 < shifts.min() < -2.7 and 2.7 < shifts.max() < 3.01
 
 
-def test_rotations_are_up_to_the_largest_angle_about_the_middle(generator):
+def test_rotations_reach_the_maximum_angle_about_the_middle(generator):
     y, x = moved(generator, 0, 12, rotation=30)
     angles = np.degrees(np.arctan2(y, x))
     np.testing.assert_allclose(np.hypot(y, x), 12, atol=0.1)
     assert -30.1 < angles.min() < -27 and 27 < angles.max() < 30.1
 
 
-def test_height_and_width_are_scaled_apart(generator):
+def test_height_and_width_are_scaled_separately(generator):
     y, x = np.log(moved(generator, 10, 10, scale=0.2) / 10)
     for logarithms in (y, x, y - x):
         assert logarithms.min() < -0.17 and logarithms.max() > 0.17
     assert max(abs(y).max(), abs(x).max()) < 0.21
 
 
-def test_shears_let_what_stands_upright_lean(generator):
+def test_shears_make_vertical_strokes_lean(generator):
     y, x = moved(generator, 12, 0, shear=0.3)
     np.testing.assert_allclose(y, 12, atol=0.01)
     tangents = x / 12
     assert -0.301 < tangents.min() < -0.27 and 0.27 < tangents.max() < 0.301
-    # What lies stays.
+    # Horizontal strokes do not move vertically.
     np.testing.assert_allclose(
         moved(generator, 0, 12, shear=0.3)[0], 0, atol=0.01
     )
 
 
 def test_elastic_displacements_have_the_standard_deviation_given(generator):
-    # On a slope displacements can be read off.
+    # On a slope of 1 per pixel, values change by the displacement.
     slope = np.tile(np.arange(100, 128, dtype="float32"), (500, 28, 1))
     distort = RandomDistortion(**NONE | {"elastic": 0.7})
     slid = distort(slope[..., np.newaxis], generator)[..., 0] - slope
     inside = slid[:, 6:-6, 6:-6]
     assert inside.std() == pytest.approx(0.7, rel=0.1)
-    # Neighbours go nearly together.
+    # Neighbours move by nearly the same amount.
     assert np.diff(inside).std() < 0.25
 
 
@@ -110,7 +110,7 @@ def test_every_image_is_distorted_in_its_own_way(generator):
     assert len({one.tobytes() for one in distorted}) == 20
 
 
-def test_the_generator_decides(generator):
+def test_the_generator_determines_the_distortions(generator):
     images = generator.integers(0, 256, (4, 28, 28, 1)).astype("uint8")
     before = images.copy()
     runs = [
@@ -124,12 +124,12 @@ def test_the_generator_decides(generator):
 
 @pytest.mark.parametrize("name", NONE)
 @pytest.mark.parametrize("value", [-0.1, np.nan, np.inf, "1"])
-def test_bad_arguments_are_refused(name, value):
+def test_bad_arguments_are_rejected(name, value):
     with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
         RandomDistortion(**{name: value})
 
 
-def test_arrays_are_distorted_as_they_always_were():
+def test_distortions_of_arrays_have_not_changed():
     images = np.random.default_rng(5).integers(0, 256, (2, 28, 28, 1))
     distorted = RandomDistortion()(
         images.astype("uint8"), np.random.default_rng(6)
@@ -139,18 +139,18 @@ def test_arrays_are_distorted_as_they_always_were():
         [124, 120, 103, 179, 167, 184, 116, 77, 151, 91, 77, 200],
         [139, 43, 136, 92, 76, 117, 131, 120, 63, 188, 153, 105],
     ]
-    # Another computer may round otherwise.
+    # Rounding may differ between machines.
     np.testing.assert_allclose(rows, expected, atol=1)
     assert distorted.mean() == pytest.approx(111.36097, abs=0.01)
 
 
-def test_for_arrays_it_leaves_pythons_generator_alone(generator):
+def test_distorting_arrays_does_not_advance_pythons_generator(generator):
     before = random.getstate()
     RandomDistortion()(images_of(generator), generator)
     assert random.getstate() == before
 
 
-def test_a_layer_draws_its_seed_as_keras_layers_do(generator):
+def test_set_random_seed_determines_an_unset_seed(generator):
     images = images_of(generator)
     found = []
     for _ in range(2):
@@ -162,7 +162,7 @@ def test_a_layer_draws_its_seed_as_keras_layers_do(generator):
 @pytest.mark.parametrize("elastic", [0, 0.8])
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_the_layer_interpolates_as_arrays_are(
+def test_the_layer_and_the_numpy_path_interpolate_alike(
     dtype, data_format, elastic, generator
 ):
     images = images_of(generator, dtype=dtype)
@@ -183,11 +183,11 @@ def test_the_layer_interpolates_as_arrays_are(
     np.testing.assert_allclose(
         np.moveaxis(distorted, 1, -1) if first else distorted,
         expected,
-        # Positions are float32: where neighbours differ by 255, a value is
-        # off by a thousandth.
+        # Positions are float32: if neighbours differ by 255, values are off by
+        # a thousandth.
         atol=2e-3 if dtype == "float32" else 1,
     )
-    # Only what lies halfway between two bytes may be rounded otherwise.
+    # Only values halfway between two bytes may be rounded differently.
     if dtype == "uint8":
         last = np.moveaxis(distorted, 1, -1) if first else distorted
         assert (last != expected).mean() < 0.01
@@ -195,7 +195,7 @@ def test_the_layer_interpolates_as_arrays_are(
 
 
 @pytest.mark.parametrize(
-    ("name", "largest"),
+    ("name", "maximum"),
     [
         ("angle", np.radians(20)),
         ("slant", 0.3),
@@ -205,19 +205,19 @@ def test_the_layer_interpolates_as_arrays_are(
         ("right", 3),
     ],
 )
-def test_the_layer_draws_uniformly_up_to_the_largest(name, largest):
+def test_the_layer_draws_uniformly_up_to_the_maximum(name, maximum):
     layer = RandomDistortion(20, 0.2, 0.3, 3, seed=1)
     layer.build((2000, 28, 28, 1))
     drawn = to_numpy(
         layer.get_random_transformation(np.zeros((2000, 28, 28, 1)))[name]
     )
     assert drawn.shape == (2000,)
-    assert -largest <= drawn.min() < -0.98 * largest
-    assert 0.98 * largest < drawn.max() <= largest
-    assert drawn.std() == pytest.approx(largest / np.sqrt(3), rel=0.1)
+    assert -maximum <= drawn.min() < -0.98 * maximum
+    assert 0.98 * maximum < drawn.max() <= maximum
+    assert drawn.std() == pytest.approx(maximum / np.sqrt(3), rel=0.1)
 
 
-def test_the_layer_draws_each_kind_apart():
+def test_the_layer_draws_each_amount_independently():
     layer = RandomDistortion(elastic=0.7, seed=1)
     layer.build((500, 28, 28, 1))
     drawn = layer.get_random_transformation(np.zeros((500, 28, 28, 1)))
@@ -228,7 +228,7 @@ def test_the_layer_draws_each_kind_apart():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float64"])
-def test_the_layer_computes_in_its_dtype_as_keras_layers_do(dtype, generator):
+def test_output_dtypes_equal_those_of_keras_layers(dtype, generator):
     images = images_of(generator, dtype=dtype)
     for policy in ("float32", "mixed_bfloat16"):
         layer = RandomDistortion(dtype=policy)
@@ -246,7 +246,7 @@ def test_the_layer_distorts_in_training_only(generator):
     np.testing.assert_array_equal(
         to_numpy(layer(images, training=False)), images
     )
-    # It has drawn nothing.
+    # Without training, the layer has not advanced its seed.
     np.testing.assert_array_equal(
         to_numpy(layer(images)), to_numpy(RandomDistortion(seed=1)(images))
     )
@@ -256,7 +256,7 @@ def test_the_layer_distorts_in_training_only(generator):
         assert abs(distorted - images).mean() > 10
 
 
-def test_a_model_is_trained_on_distorted_images(generator):
+def test_a_model_distorts_images_in_fit_only(generator):
     images = images_of(generator)
     model = keras.Sequential(
         [
@@ -277,7 +277,7 @@ def test_a_model_is_trained_on_distorted_images(generator):
     )
 
 
-def test_the_seed_decides_what_the_layer_draws(generator):
+def test_the_seed_determines_what_the_layer_draws(generator):
     image = images_of(generator, (1, 28, 28, 1))
     images = np.repeat(image, 20, axis=0)
 
@@ -301,7 +301,7 @@ def test_the_layer_takes_a_single_image(generator):
     )
 
 
-def test_labels_stay_and_masks_are_distorted_like_their_images(generator):
+def test_masks_are_distorted_like_their_images_and_labels_are_kept(generator):
     masks = generator.integers(0, 3, (4, 28, 20, 1)).astype("uint8") * 100
     found = RandomDistortion(seed=1)(
         {
@@ -313,12 +313,12 @@ def test_labels_stay_and_masks_are_distorted_like_their_images(generator):
     found = {name: to_numpy(value) for name, value in found.items()}
     np.testing.assert_array_equal(found["labels"], np.arange(4))
     assert set(np.unique(found["segmentation_masks"])) == {0, 100, 200}
-    # At most half a pixel from where the image is interpolated.
+    # Nearest neighbours are at most half a pixel from the interpolated place.
     apart = abs(found["images"] - found["segmentation_masks"])
     assert 10 < apart.mean() < abs(found["images"] - masks).mean()
 
 
-def test_the_layer_comes_back_from_a_saved_model(tmp_path, generator):
+def test_a_saved_model_restores_the_layer(tmp_path, generator):
     layer = RandomDistortion(1, 0.2, 0.3, 4, 0.5, seed=6, name="distortion")
     inputs = keras.Input((28, 20, 3))
     keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
@@ -345,7 +345,7 @@ def test_a_process_that_imports_the_package_can_load_the_layer(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(None, 28, 1), (28, None, 1)])
-def test_images_of_unknown_size_are_refused(shape):
+def test_images_of_unknown_size_are_rejected(shape):
     with pytest.raises(ValueError, match="needs to know the height and width"):
         RandomDistortion()(keras.Input(shape))
 
@@ -375,7 +375,7 @@ def test_it_works_inside_tf_data_on_every_backend(batch_size, generator):
     assert one.dtype == "float32"
     np.testing.assert_array_equal(one, same)
     assert abs(one - other).mean() > 10 and abs(one - images).mean() > 10
-    # Another epoch, and the layer elsewhere.
+    # A second epoch differs, and the layer also works outside the dataset.
     _, dataset, layer = mapped(1)
     again = [x.reshape(-1, 28, 20, 3) for x, _ in dataset.as_numpy_iterator()]
     again = np.concatenate(again)
@@ -384,7 +384,7 @@ def test_it_works_inside_tf_data_on_every_backend(batch_size, generator):
 
 
 @needs_tensorflow
-def test_images_of_unknown_size_are_refused_inside_tf_data():
+def test_images_of_unknown_size_are_rejected_inside_tf_data():
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_generator(

@@ -8,7 +8,7 @@ import pytest
 from keras_lenet.files.atomic import atomic_write
 
 
-def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
+def test_the_old_file_remains_if_writing_fails(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(path) as temporary:
@@ -18,7 +18,7 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_replacing_shows_the_new_file_only_when_it_is_whole(tmp_path):
+def test_the_new_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with atomic_write(path) as temporary:
@@ -29,7 +29,7 @@ def test_replacing_shows_the_new_file_only_when_it_is_whole(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders cannot be flushed")
-def test_the_file_then_its_name_are_flushed_to_the_disk(tmp_path, monkeypatch):
+def test_the_file_is_flushed_before_its_folder(tmp_path, monkeypatch):
     path = tmp_path / "file.txt"
     path.write_text("old")
     flushed = []
@@ -44,7 +44,7 @@ def test_the_file_then_its_name_are_flushed_to_the_disk(tmp_path, monkeypatch):
     assert flushed == [("file", "old"), ("folder", "new")]
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+def test_only_leftovers_of_a_killed_process_are_removed(tmp_path):
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     left = tmp_path / f".file.{killed.pid}-new.txt"

@@ -13,12 +13,12 @@ from keras_lenet.pictures import (
 )
 from tests.helpers import once, photograph
 
-# Pictures are read without Keras.
+# Reading pictures does not depend on the backend.
 pytestmark = once
 
 
 def bar(height=200, width=300, ink=30, paper=220):
-    """A picture of a standing bar, off the middle."""
+    """Draws a vertical bar that is off the middle."""
     picture = np.full((height, width), paper, "uint8")
     picture[40:140, 200:212] = ink
     return picture
@@ -30,8 +30,8 @@ def seen(picture):
     return image[..., 0].astype("float64")
 
 
-# A 20 pixels high bar in the middle.
 def check_bar(image):
+    """Checks that an image shows a bar of 20 pixels in the middle."""
     rows = np.flatnonzero(image.max(axis=1) > 127)
     columns = np.flatnonzero(image.max(axis=0) > 127)
     assert (rows[0], rows[-1]) == (4, 23)
@@ -45,25 +45,25 @@ def test_a_character_fills_20_pixels_about_its_centre_of_mass(ink, paper):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 7])
-def test_size_makes_no_difference(factor):
+def test_the_size_of_the_picture_makes_no_difference(factor):
     check_bar(seen(np.kron(bar(), np.ones((factor, factor), "uint8"))))
 
 
-def test_ink_may_be_as_bright_as_the_paper_but_of_another_colour():
+def test_ink_may_differ_from_the_paper_in_colour_only():
     written = bar(ink=1, paper=0).astype(bool)[..., np.newaxis]
     # Red on green, both (299 r + 587 g + 114 b) / 1000 = 90.
     picture = np.where(written, [255, 0, 121], [40, 133, 0]).astype("uint8")
     check_bar(seen(picture))
 
 
-def test_light_may_be_uneven():
+def test_the_light_may_be_uneven():
     light = np.linspace(1, 0.4, 300) * np.linspace(0.8, 1, 200)[:, np.newaxis]
-    # At one side paper is darker than ink at the other.
+    # Paper on one side is darker than ink on the other.
     picture = bar(ink=120) * light
     check_bar(seen(picture.astype("uint8")))
 
 
-def test_noise_specks_and_the_edge_of_the_table_are_no_ink(generator):
+def test_noise_specks_and_the_edge_of_the_table_are_not_ink(generator):
     picture = bar().astype("float64")
     picture[:, :12] = 20
     picture[170:173, 60:63] = 30
@@ -103,7 +103,7 @@ def test_lines_shadows_tables_and_close_crops_make_no_difference(picture):
     check_bar(seen(picture))
 
 
-def test_what_is_within_a_zero_is_paper():
+def test_the_inside_of_a_zero_is_paper():
     y, x = np.indices((200, 160)) - np.reshape([100, 80], (2, 1, 1))
     far = np.hypot(y / 1.3, x)
     picture = np.where((40 < far) & (far < 60), 30, 220).astype("uint8")
@@ -111,7 +111,7 @@ def test_what_is_within_a_zero_is_paper():
     assert image[14, 14] == 0 and image[14].max() == 255
 
 
-def test_parts_that_are_apart_stay_together():
+def test_separate_parts_of_a_character_stay_together():
     picture = bar()
     picture[40:140, 230:242] = 30
     columns = np.flatnonzero(seen(picture).max(axis=0) > 127)
@@ -123,13 +123,13 @@ def test_thin_strokes_become_as_wide_as_those_of_mnist():
     picture[50:350, 100:102] = 0
     picture[348:350, 100:300] = 0
     image = seen(picture)
-    # Across both strokes there is at least one whole pixel.
+    # Both strokes are at least one pixel wide.
     assert np.median(image[6:20].max(axis=1)) > 200
     assert np.median(image[6:20].sum(axis=1)) > 1.2 * 255
 
 
 @pytest.mark.parametrize("dark", [True, False])
-def test_a_picture_of_the_size_stays_as_it_is(dark, generator):
+def test_a_picture_that_has_the_size_is_not_changed(dark, generator):
     digit = np.zeros((28, 28), "uint8")
     digit[5:20, 9:14] = generator.integers(1, 256, (15, 5))
     picture = 255 - digit if dark else digit
@@ -144,7 +144,7 @@ def test_blank_paper_has_no_ink(size, generator):
     assert prepare_character(noise.astype("uint8")) is None
 
 
-def test_any_picture_at_all_has_an_answer(generator):
+def test_no_random_picture_raises_an_error(generator):
     for _ in range(100):
         size = generator.integers(1, 60, 2)
         picture = generator.integers(0, 256, (*size, 3)).astype("uint8")
@@ -152,7 +152,7 @@ def test_any_picture_at_all_has_an_answer(generator):
         assert image is None or image.shape == (28, 28, 1)
 
 
-def test_models_that_are_not_square_get_characters_that_fit():
+def test_characters_fit_into_sizes_that_are_not_square():
     rows, columns = np.nonzero(prepare_character(bar(), (28, 16))[..., 0])
     assert rows.max() - rows.min() < 20 * 16 / 28 + 1
     assert 0 < columns.min() and columns.max() < 15
@@ -166,7 +166,7 @@ def test_models_that_are_not_square_get_characters_that_fit():
         np.zeros((9, 9), "float32"),
     ],
 )
-def test_what_is_no_picture_is_refused(picture):
+def test_an_array_that_is_not_a_picture_is_rejected(picture):
     with pytest.raises(ValueError, match="`picture` must be uint8 of shape"):
         prepare_character(picture)
 
@@ -184,13 +184,13 @@ def test_pictures_of_all_modes_are_read(mode, tmp_path):
     if mode == "1":
         expected = np.where(expected > 127, 255, 0)
     if mode in ("1", "P"):
-        # What has fewer colours is dithered.
+        # Pillow dithers pictures with fewer colours.
         assert abs(picture[..., 0] - expected.astype(int)).mean() < 40
     else:
         np.testing.assert_array_equal(picture[..., 0], expected)
 
 
-def test_what_is_transparent_is_on_white(tmp_path):
+def test_a_transparent_picture_is_placed_on_white(tmp_path):
     written = bar(ink=255, paper=0)
     pixels = np.dstack([0 * written, 0 * written, 0 * written, written])
     Image.fromarray(pixels).save(tmp_path / "picture.png")
@@ -198,7 +198,7 @@ def test_what_is_transparent_is_on_white(tmp_path):
     np.testing.assert_array_equal(picture[..., 0], 255 - written)
 
 
-def test_white_ink_that_fades_out_on_nothing_is_put_on_black(tmp_path):
+def test_transparent_white_ink_with_soft_edges_is_placed_on_black(tmp_path):
     opaque = ndimage.gaussian_filter(bar(ink=255, paper=0), 1)
     colour = np.repeat(opaque[..., np.newaxis], 3, axis=2)
     Image.fromarray(np.dstack([colour, opaque])).save(tmp_path / "ink.png")
@@ -207,9 +207,9 @@ def test_white_ink_that_fades_out_on_nothing_is_put_on_black(tmp_path):
     np.testing.assert_allclose(picture[..., 1], on_black, atol=1)
 
 
-def test_white_ink_in_a_transparent_palette_is_put_on_black(tmp_path):
+def test_white_ink_in_a_transparent_palette_is_placed_on_black(tmp_path):
     image = Image.fromarray(bar(ink=1, paper=0))
-    # Which makes the values indices.
+    # Attaching a palette turns the values into indices.
     image.putpalette([255, 255, 255, 255, 255, 255])
     image.save(tmp_path / "ink.png", transparency=0)
     check_bar(seen(load_picture(tmp_path / "ink.png")))
@@ -219,7 +219,7 @@ def test_white_ink_in_a_transparent_palette_is_put_on_black(tmp_path):
     ("ink", "opaque"),
     [((0, 0, 0), 90), ((255, 255, 0), 255), ((150, 150, 150), 255)],
 )
-def test_ink_that_shows_on_white_is_put_on_white(ink, opaque, tmp_path):
+def test_ink_that_shows_on_white_is_placed_on_white(ink, opaque, tmp_path):
     alpha = bar(ink=opaque, paper=0)
     colour = np.broadcast_to(np.array(ink, "uint8"), (*alpha.shape, 3))
     Image.fromarray(np.dstack([colour, alpha])).save(tmp_path / "ink.png")
@@ -228,7 +228,7 @@ def test_ink_that_shows_on_white_is_put_on_white(ink, opaque, tmp_path):
     check_bar(seen(picture))
 
 
-def test_dark_ink_on_paper_that_was_cut_out_stays_on_white(tmp_path):
+def test_dark_ink_on_cut_out_paper_is_placed_on_white(tmp_path):
     paper = np.repeat(bar(ink=140, paper=250)[..., np.newaxis], 3, axis=2)
     opaque = np.full((200, 300), 255, "uint8")
     opaque[:30] = opaque[:, :150] = 0
@@ -253,7 +253,7 @@ def test_dark_ink_on_paper_that_was_cut_out_stays_on_white(tmp_path):
     ],
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_photographs_are_turned_as_the_camera_says(
+def test_photographs_are_rotated_as_their_exif_orientation_says(
     mode, orientation, turned, suffix, tmp_path, generator
 ):
     pixels = generator.integers(0, 256, (5, 7, 3)).astype("uint8")
@@ -271,7 +271,7 @@ def test_photographs_are_turned_as_the_camera_says(
     "values",
     [
         np.arange(256) / 255,
-        # Of these, some lie just below multiples of 1 / 255.
+        # Some of these values are slightly below multiples of 1 / 255.
         1 - np.arange(255, -1, -1, "float32") / np.float32(255),
         np.arange(256) * 1.0,
         np.arange(256) * 257.0,
@@ -290,7 +290,7 @@ def test_floats_and_32_bits_are_scaled_to_bytes(values, tmp_path):
         bits = values[np.newaxis].astype("uint32").view("int32")
         Image.fromarray(bits).save(path)
     if values.dtype == "uint32":
-        # Pillow writes that they have a sign, 2 in the tag 339.
+        # Pillow marks them as signed: value 2 in tag 339.
         tag = b"\x53\x01\x03\x00\x01\x00\x00\x00"
         content = path.read_bytes()
         assert content.count(tag + b"\x02") == 1
@@ -298,7 +298,7 @@ def test_floats_and_32_bits_are_scaled_to_bytes(values, tmp_path):
     np.testing.assert_array_equal(load_picture(path)[0, :, 1], np.arange(256))
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path):
+def test_values_that_are_not_finite_are_rejected(tmp_path):
     values = np.ones((4, 4), "float32")
     values[2, 3] = np.nan
     Image.fromarray(values).save(tmp_path / "picture.tiff")
@@ -316,10 +316,10 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         ("webp", "RGB", {"lossless": True, "method": 0}),
     ],
 )
-def test_a_whole_page_is_read_and_a_digit_on_it_found(
+def test_a_character_is_found_on_a_scanned_page(
     suffix, mode, options, tmp_path
 ):
-    # A4 of 600 dpi, nothing but white but for a bar.
+    # This is a white A4 page at 600 dpi with a bar.
     page = Image.new("L", (4960, 7016), 255)
     page.paste(0, (2000, 1200, 2060, 1700))
     page.convert(mode).save(tmp_path / f"page.{suffix}", **options)
@@ -329,10 +329,8 @@ def test_a_whole_page_is_read_and_a_digit_on_it_found(
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [("png", "1"), ("jpg", "L")])
-def test_of_more_pixels_than_a_character_needs_half_are_read(
-    suffix, mode, tmp_path, monkeypatch
-):
-    # A4 of 1200 dpi, 139 megapixels.
+def test_very_large_pictures_are_halved(suffix, mode, tmp_path, monkeypatch):
+    # This is an A4 page at 1200 dpi, 139 megapixels.
     page = Image.new("L", (9921, 14031), 255)
     page.paste(0, (4000, 2400, 4120, 3400))
     page.convert(mode).save(tmp_path / f"page.{suffix}")
@@ -345,14 +343,16 @@ def test_of_more_pixels_than_a_character_needs_half_are_read(
     np.testing.assert_allclose(picture[..., 2], expected, atol=3)
 
 
-def test_strips_make_no_difference(tmp_path, monkeypatch, generator):
+def test_the_height_of_strips_makes_no_difference(
+    tmp_path, monkeypatch, generator
+):
     pixels = generator.integers(0, 256, (61, 37, 4)).astype("uint8")
     path = tmp_path / "picture.png"
     Image.fromarray(pixels).save(path)
     whole = load_picture(path)
     monkeypatch.setattr(reading, "_STRIP_PIXELS", 37 * 7)
     np.testing.assert_array_equal(load_picture(path), whole)
-    monkeypatch.setattr(reading, "_ENOUGH_PIXELS", 61 * 37 - 1)
+    monkeypatch.setattr(reading, "_MAX_UNREDUCED_PIXELS", 61 * 37 - 1)
     halved = load_picture(path)
     assert halved.shape == (31, 19, 3)
     blocks = whole[:60, :36].reshape(30, 2, 18, 2, 3).mean(axis=(1, 3))
@@ -375,7 +375,9 @@ def test_strips_make_no_difference(tmp_path, monkeypatch, generator):
         (b"PK\x03\x04", "a zip archive"),
     ],
 )
-def test_what_is_no_picture_is_called_what_it_is(content, received, tmp_path):
+def test_the_error_names_the_kind_of_a_file_that_is_not_a_picture(
+    content, received, tmp_path
+):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
     message = f"picture.png: expected a PNG, .* or WebP picture. .*: {received}"
@@ -383,24 +385,24 @@ def test_what_is_no_picture_is_called_what_it_is(content, received, tmp_path):
         load_picture(path)
 
 
-def test_a_picture_that_is_missing_is_not_called_damaged(tmp_path):
+def test_a_missing_picture_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         load_picture(tmp_path / "gone.png")
 
 
-def test_colour_pictures_lose_what_has_other_proportions(generator):
+def test_fit_colour_crops_to_the_proportions_of_the_size(generator):
     picture = generator.integers(0, 256, (40, 80, 3)).astype("uint8")
     fitted = fit_colour(picture, (40, 40))
     np.testing.assert_array_equal(fitted, picture[:, 20:60])
 
 
-def right_on_photographs(preset, images, labels, generator):
-    """The share of digits that are told on photographs of them."""
+def accuracy_on_photographs(preset, images, labels, generator):
+    """Returns the accuracy on photographs of digits."""
     seen = [
         prepare_character(photograph(image[..., 0], generator))
         for image in images
     ]
-    # What is taken for blank paper is wrong.
+    # A digit that is mistaken for blank paper counts as wrong.
     found = [
         image if image is not None else np.zeros((28, 28, 1), "uint8")
         for image in seen
@@ -410,21 +412,23 @@ def right_on_photographs(preset, images, labels, generator):
     return np.mean((predicted.argmax(axis=1) == labels) & ~missed)
 
 
-def test_digits_are_told_on_photographs(mnist_dir, full):
+def test_digits_are_recognised_on_photographs(mnist_dir, full):
     count = 10_000 if full else 100
     _, (x_test, y_test) = datasets.load_data(mnist_dir / "mnist")
-    # From all of the test set, whose halves are not alike.
+    # Sample the whole test set, because its halves differ.
     chosen = np.random.default_rng(98).permutation(10_000)[:count]
     generator = np.random.default_rng(5)
-    share = right_on_photographs(
+    share = accuracy_on_photographs(
         "mnist", x_test[chosen], y_test[chosen], generator
     )
     print(f"{share:.2%} of {count} photographs right")
     assert share >= 0.97
 
 
-def test_digits_of_the_package_are_told_on_photographs():
+def test_scikit_learn_digits_are_recognised_on_photographs():
     _, (x_test, y_test) = datasets.load_data("digits")
     generator = np.random.default_rng(5)
-    share = right_on_photographs("digits", x_test[:60], y_test[:60], generator)
+    share = accuracy_on_photographs(
+        "digits", x_test[:60], y_test[:60], generator
+    )
     assert share >= 0.9

@@ -64,14 +64,14 @@ every_form = pytest.mark.parametrize(
 
 
 def still_works(model, data):
-    """Whether a refusal has left a model its weights."""
+    """Returns whether an error has left the model intact."""
     return np.isfinite(model.evaluate(*data, verbose=0))
 
 
 @every_form
 @pytest.mark.filterwarnings("ignore:.shuffle=True. was passed")
 @pytest.mark.parametrize("wrong", [10, -1, -100])
-def test_a_label_out_of_range_is_refused_in_every_form(
+def test_a_label_out_of_range_is_rejected_in_every_form_of_data(
     form, wrong, model, data
 ):
     x, y = data
@@ -83,7 +83,7 @@ def test_a_label_out_of_range_is_refused_in_every_form(
     assert still_works(model, data)
 
 
-def test_a_label_out_of_range_is_refused_for_validation_and_on_batches(
+def test_labels_out_of_range_are_rejected_for_validation_and_on_batches(
     model, data
 ):
     x, y = data
@@ -97,7 +97,7 @@ def test_a_label_out_of_range_is_refused_for_validation_and_on_batches(
     assert still_works(model, data)
 
 
-def test_a_class_to_ignore_may_be_out_of_range_and_no_other(data):
+def test_only_the_ignored_class_may_be_out_of_range(data):
     x, y = data
     model = LeNet5()
     model.compile(
@@ -109,7 +109,7 @@ def test_a_class_to_ignore_may_be_out_of_range_and_no_other(data):
         model.evaluate(x, labels - (y == 3), verbose=0)
 
 
-def test_the_distance_loss_takes_no_label_out_of_range(data):
+def test_the_distance_loss_rejects_labels_out_of_range(data):
     x, y = data
     model = OriginalLeNet5(num_classes=3)
     model.compile("sgd", DistanceLoss())
@@ -118,7 +118,7 @@ def test_the_distance_loss_takes_no_label_out_of_range(data):
     assert np.isfinite(model.evaluate(x, y % 3, verbose=0))
 
 
-def test_a_loss_of_ones_own_takes_any_labels(data):
+def test_a_custom_loss_accepts_any_labels(data):
     class Mine(keras.losses.SparseCategoricalCrossentropy):
         def call(self, y_true, y_pred):
             return super().call(y_true % 10, y_pred)
@@ -129,7 +129,7 @@ def test_a_loss_of_ones_own_takes_any_labels(data):
     assert np.isfinite(model.evaluate(x, y + 10, verbose=0))
 
 
-def test_labels_are_needed(model, data):
+def test_fit_needs_labels(model, data):
     x, _ = data
     with pytest.raises(ValueError, match="`y` must be labels"):
         model.fit(x, verbose=0)
@@ -139,7 +139,7 @@ def test_labels_are_needed(model, data):
 @every_form
 @pytest.mark.filterwarnings("ignore:.shuffle=True. was passed")
 @pytest.mark.parametrize("scale", [1 / 255, 2 / 255])
-def test_scaled_pixels_are_refused_by_a_model_that_scales(
+def test_scaled_pixels_are_rejected_by_a_model_that_scales(
     form, scale, model, data
 ):
     x, y = data
@@ -163,7 +163,7 @@ def test_held_out_images_are_checked_before_the_first_step(model, data):
     assert int(model.optimizer.iterations) == before
 
 
-def test_raw_pixels_are_refused_by_a_model_that_does_not_scale(generator):
+def test_raw_pixels_are_rejected_by_a_model_that_does_not_scale(generator):
     x = generator.integers(0, 256, (4, 32, 32, 1)).astype("uint8")
     model = LeNet5(include_preprocessing=False)
     for raw in (x, x.astype("float32")):
@@ -175,7 +175,7 @@ def test_raw_pixels_are_refused_by_a_model_that_does_not_scale(generator):
         assert model.predict(scaled, verbose=0).shape == (4, 10)
 
 
-def test_pixels_that_may_be_raw_are_taken(model, data):
+def test_pixels_that_may_be_raw_are_accepted(model, data):
     x, y = data
     dark = np.minimum(x, 2)
     for images in (x.astype("float64"), dark, dark * 1.0, x * 0.0, x - 3.0):
@@ -196,7 +196,7 @@ def test_pixels_that_may_be_raw_are_taken(model, data):
         (lambda x: np.repeat(x, 3, axis=-1), r"shape \(\d+, 28, 28, 3\)"),
     ],
 )
-def test_images_of_another_shape_are_refused(cut, match, model, data):
+def test_images_of_another_shape_are_rejected(cut, match, model, data):
     x, y = data
     for method in (
         lambda images: model.predict(images, verbose=0),
@@ -211,7 +211,7 @@ def test_images_of_another_shape_are_refused(cut, match, model, data):
     assert still_works(model, data)
 
 
-def test_one_image_is_told_to_need_a_batch_axis(model, data):
+def test_the_error_for_a_single_image_suggests_a_batch_axis(model, data):
     for image in (data[0][0], data[0][0, ..., 0]):
         with pytest.raises(ValueError, match=r"axis: `x\[np.newaxis\]`"):
             model.predict(image, verbose=0)
@@ -226,7 +226,7 @@ def test_the_channel_axis_may_be_missing(model, data):
     )
 
 
-def test_a_call_of_ones_own_takes_any_images(generator):
+def test_a_custom_call_accepts_any_images(generator):
     class Mine(LeNet5):
         def call(self, inputs, training=None):
             return super().call(inputs * 255.0)
@@ -242,14 +242,16 @@ def test_a_call_of_ones_own_takes_any_images(generator):
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_images_and_labels_of_different_numbers_are_refused(count, model, data):
+def test_different_numbers_of_images_and_labels_are_rejected(
+    count, model, data
+):
     x, y = data
     match = "at least one image" if count == 0 else "24 labels|same length"
     with pytest.raises(ValueError, match=match):
         model.fit(x[:count], y, verbose=0)
 
 
-def test_whether_a_loss_takes_logits_is_told_by_the_output_layer(data):
+def test_from_logits_is_compared_with_the_output_layer(data):
     x, y = data
     model = LeNet5()
     model.get_layer("output").activation = keras.activations.linear
@@ -262,7 +264,7 @@ def test_whether_a_loss_takes_logits_is_told_by_the_output_layer(data):
         model.evaluate(x, y, verbose=0)
 
 
-def test_a_loss_is_not_judged_by_its_name(data):
+def test_a_custom_loss_is_not_mistaken_for_one_of_keras_by_name(data):
     @keras.saving.register_keras_serializable("test_validation")
     class FocalSparseCategoricalCrossentropy(keras.losses.Loss):
         def call(self, y_true, y_pred):
@@ -292,7 +294,7 @@ def test_callbacks_may_use_the_model_while_batches_are_checked(model, data):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="about compiled training")
-def test_data_that_run_out_before_an_epoch_ends_are_warned_of(data):
+def test_data_that_run_out_before_the_end_of_an_epoch_cause_a_warning(data):
     model = LeNet5()
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.warns(UserWarning, match="ran out of data") as warned:
