@@ -21,6 +21,7 @@ from keras_lenet.distribution import (
 from keras_lenet.files.arrays import read_arrays, write_arrays
 from keras_lenet.files.atomic import check_file
 from keras_lenet.files.formats import FileFormatError, parsing
+from keras_lenet.keras_internals import build_symbolically, set_initial_epoch
 from keras_lenet.types import Array, Logs
 
 
@@ -184,7 +185,7 @@ class ResumableTraining(PeriodicCallback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         # Keras would start the model's next `fit` in this epoch too.
-        self.model._initial_epoch = None
+        set_initial_epoch(self.model, None)
         if self._state is not None:
             self._restore_after_begin(self._state)
         elif self._is_due:
@@ -212,7 +213,7 @@ class ResumableTraining(PeriodicCallback):
         self._is_due |= self._interrupt_requested and self._is_alone
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self.model._initial_epoch = None
+        set_initial_epoch(self.model, None)
         if self._state is not None:
             # The run was finished, so no epoch began.
             self._restore_after_begin(self._state)
@@ -356,7 +357,7 @@ class ResumableTraining(PeriodicCallback):
         epochs = self.params["epochs"]
         done = epoch >= epochs or (state["finished"] and state["stopped"])
         self._steps_to_skip = 0 if done else to_skip
-        model._initial_epoch = max(epoch, epochs) if done else epoch
+        set_initial_epoch(model, max(epoch, epochs) if done else epoch)
         if self.verbose and is_main_process():
             what = "finished" if done else f"resuming in epoch {epoch + 1}"
             print(f"{self.filepath}: {what}, after {step} steps.")
@@ -420,7 +421,7 @@ def _build(model: Any, dataset: Any) -> None:
             ),
             dataset.element_spec,
         )
-        model._symbolic_build(data_batch=batch)
+        build_symbolically(model, batch)
     if not model.built:
         raise ValueError(
             "`ResumableTraining` without `dataset` can only resume a built "

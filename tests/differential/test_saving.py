@@ -117,7 +117,8 @@ NOT_SAFE = [
 
 
 def check_that_it_is_kept(way, change, tmp_path):
-    is_refused = way is by_safe_loading and change in NOT_SAFE
+    safe = (by_safe_loading, by_preset)
+    is_refused = way in safe and change in NOT_SAFE
 
     def scenario(model, data):
         change(model)
