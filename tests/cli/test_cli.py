@@ -448,7 +448,7 @@ def make_bad_files(folder):
         ("predict MODEL text.png", "text.png"),
         ("predict MODEL", "Received: only the model"),
         ("predict folder blank.png", "folder: expected the file metadata.json"),
-        ("train --start-from gone", "none of the presets mnist, digits"),
+        ("train --start-from gone", "none of the presets digits, mnist"),
         ("train --coordinator h:1", "Received: no --num-processes, no --pro"),
         ("train --process-id 0 --num-processes 2", "no --coordinator."),
         (f"train {TOGETHER} --process-id 2", "Received: 2 of 2."),
@@ -459,7 +459,7 @@ def make_bad_files(folder):
         ("train --dataset large.npz", "at most 32x32 pixels. Received: large"),
         (
             "train --dataset small.npz --batch-size 9 --start-from mnist",
-            "as those of --dataset, 3. Received: mnist, for 1.",
+            "as those of `--dataset`, 3. Received: mnist, for 1.",
         ),
         ("train --start-from original", "Received: original, of class Origin"),
         ("train --dataset folder", "folder: expected a folder with MNIST's"),
@@ -488,13 +488,13 @@ def test_unusable_input_prints_one_line_and_exits_with_2(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("--steps 5", "--steps"),
-        ("--batch-size 9", "--batch-size"),
-        ("--seed 1", "--seed"),
-        ("--eval-every 2", "--eval-every"),
-        ("--recipe fast", "--recipe"),
-        ("--dataset digits", "--dataset or --model"),
-        ("--model original", "--recipe"),
+        ("--steps 5", "`--steps`"),
+        ("--batch-size 9", "`--batch-size`"),
+        ("--seed 1", "`--seed`"),
+        ("--eval-every 2", "`--eval-every`"),
+        ("--recipe fast", "`--recipe`"),
+        ("--dataset digits", "`--dataset` or `--model`"),
+        ("--model original", "`--recipe`"),
     ],
 )
 def test_resume_names_the_option_that_differs_from_the_saved_run(
@@ -510,9 +510,9 @@ def test_resume_names_the_option_that_differs_from_the_saved_run(
     error = capsys.readouterr().err
     received = error.split("Received: ")[1]
     assert f"that of a run with another {named}" in received.replace(
-        "--dataset or --model, --recipe", "--recipe"
+        "`--dataset` or `--model`, `--recipe`", "`--recipe`"
     )
-    assert "give another --output, or delete the file" in received
+    assert "give another `--output`, or delete the file" in received
     assert "filepath" not in error and error.count("\n") == 1
     assert (output / "training.npz").read_bytes() == before
 
