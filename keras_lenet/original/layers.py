@@ -1,7 +1,7 @@
 """The layers of the 1998 paper."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -55,7 +55,7 @@ class WeightedSum(keras.layers.Layer):
     """
 
     # Replaces `kernel_initializer=None`.
-    _default_kernel_initializer: Any = None
+    _default_kernel_initializer: ClassVar[Any] = None
     kernel: Any
     bias: Any
 
@@ -176,7 +176,7 @@ class TrainableSubsampling2D(WeightedSum):
     """
 
     # A config, so that each layer makes its own initializer.
-    _default_kernel_initializer: Any = {
+    _default_kernel_initializer: ClassVar[Any] = {
         "class_name": "Constant",
         "config": {"value": 0.25},
     }
