@@ -1,20 +1,19 @@
-r"""Measures how accurate `LeNet5` becomes with `recipes.accurate` on MNIST.
+r"""Measures the accuracy of `LeNet5` with `recipes.accurate` on MNIST.
 
-Trains on all 60,000 images, once for each seed, with a number of epochs that
-was fixed before; what counts is the accuracy on the 10,000 test images after
-the last one, of one network and of each image as it is. The recipe was tuned
-with 5,000 of the training images held out; the test images had no part in it.
+Trains on all 60,000 images once per seed, with a fixed number of epochs. The
+result is the accuracy on the 10,000 test images after the last epoch, without
+ensembles or test-time augmentation. The recipe was tuned on 5,000 held-out
+training images, without the test images.
 
     KERAS_BACKEND=jax python benchmarks/accuracy.py --data DIR --seeds 1 2 3
 
-Each seed that is done becomes a line of the log, `accuracy.jsonl` beside this
-script, and is not trained again. Interrupted, the same command goes on where
-it was. Several processes, each with other seeds, can share a log.
-`--write` draws the curves and puts the table into `README.md` here.
+Each finished seed is a line of the log, `accuracy.jsonl` beside this script,
+and is not trained again. The same command resumes an interrupted run. Several
+processes with different seeds can share a log. `--write` draws the curves and
+puts the table into `README.md` here.
 
-`--preset` makes one of the trained models a preset of the package. It must
-be trained on some of the images only: on the others its probabilities are
-calibrated.
+`--preset` writes a trained model as a preset of the package. It must be trained
+on a part of the images: the others calibrate its probabilities.
 
     python benchmarks/accuracy.py --data DIR --seeds 98 --images 55000 \
         --preset keras_lenet/pretrained/mnist
@@ -56,8 +55,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measure how accurate LeNet-5 becomes on MNIST's test "
-        "images with the recipe for accuracy."
+        description="Measure the accuracy of LeNet-5 on MNIST's test images "
+        "with `recipes.accurate`."
     )
     parser.add_argument(
         "--data",
@@ -70,35 +69,35 @@ def parse_arguments() -> argparse.Namespace:
         nargs="*",
         default=list(range(1, 11)),
         metavar="N",
-        help="which to train, if they are not in the log (default: 1 to 10)",
+        help="seeds to train unless the log has them (default: 1 to 10)",
     )
     parser.add_argument(
         "--epochs",
         type=int,
         default=90,
         metavar="N",
-        help="how many to train (default: %(default)s)",
+        help="number of epochs (default: %(default)s)",
     )
     parser.add_argument(
         "--images",
         type=int,
         default=60_000,
         metavar="N",
-        help="how many to train on (default: %(default)s)",
+        help="number of training images (default: %(default)s)",
     )
     parser.add_argument(
         "--log",
         type=Path,
         default=HERE / "accuracy.jsonl",
         metavar="FILE",
-        help="where the results are (default: accuracy.jsonl, here)",
+        help="file of the results (default: accuracy.jsonl, here)",
     )
     parser.add_argument(
         "--state",
         type=Path,
         default=Path("accuracy-run"),
         metavar="DIR",
-        help="where interrupted trainings are (default: %(default)s)",
+        help="folder for interrupted runs (default: %(default)s)",
     )
     parser.add_argument(
         "--write",
@@ -109,8 +108,8 @@ def parse_arguments() -> argparse.Namespace:
         "--preset",
         type=Path,
         metavar="DIR",
-        help="calibrate the model on the images that are left, and write it "
-        "there, not to the log",
+        help="calibrate the model on the remaining images, and write it to "
+        "this folder instead of the log",
     )
     return parser.parse_args()
 
@@ -118,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
 def read(
     arguments: argparse.Namespace, settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Returns what the log has of the settings, by seed."""
+    """Returns the log's records with these settings, by seed."""
     if not arguments.log.exists():
         return []
     lines = arguments.log.read_text(encoding="utf-8").splitlines()
@@ -133,7 +132,7 @@ def read(
 def train(
     arguments: argparse.Namespace, seed: int
 ) -> tuple[dict[str, Any], Any]:
-    """Returns what the log says of a seed, and the model."""
+    """Trains a seed, and returns its record for the log and the model."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
@@ -162,7 +161,7 @@ def train(
     steps = len(batches) * arguments.epochs
     model = LeNet5()
     model.compile(**recipes.accurate(steps))
-    # Ten points of a curve.
+    # Evaluate ten times for the curve.
     every = max(1, arguments.epochs // 10) * len(batches)
     held_out = HeldOutEvaluation(test, freq=every, at_end=True)
     arguments.state.mkdir(exist_ok=True)
@@ -206,8 +205,8 @@ def save_preset(
     rest = slice(arguments.images, None)
     temperature = calibration.calibrate(model, x[rest], y[rest])
     accuracy = record["test_accuracy"]
-    # With two right and two wrong ones added, so that it is not 0 where all
-    # are right (Agresti and Coull, https://doi.org/10.2307/2685469).
+    # Add two right and two wrong predictions, so the standard error is not 0 if
+    # all are right (Agresti and Coull, https://doi.org/10.2307/2685469).
     share = (accuracy * len(y_test) + 2) / (len(y_test) + 4)
     card = {
         "dataset": Path(arguments.data).name,

@@ -1,12 +1,11 @@
-"""Measures the cookbook's whole work, compilation and evaluations included.
+"""Times the cookbook's whole run, including compilation and evaluations.
 
 The recipe "Implementing a simple CNN" (Machine Learning Using TensorFlow
-Cookbook) makes 300 training steps of 100 random images of MNIST, and after
-every fifth evaluates on 500 random test images. Its loop calls
-`train_on_batch` and `evaluate`; the same through `fit` is `LeNet5` with
-`HeldOutEvaluation`. Each repetition has a process of its own, they take turns,
-and what is timed begins when Keras and the data are loaded, and again when the
-process starts.
+Cookbook) makes 300 training steps of 100 random images of MNIST, and evaluates
+on 500 random test images every 5 steps. Its loop calls `train_on_batch` and
+`evaluate`. It is compared with `fit` of `LeNet5` with `HeldOutEvaluation`. Each
+repetition runs in a new process, and the subjects take turns. One time starts
+when Keras and the data are loaded, another when the process starts.
 
     python benchmarks/cookbook.py --data mnist
 """
@@ -62,8 +61,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measure the cookbook's 300 steps and 60 evaluations, as "
-        "a loop and through `fit`."
+        description="Time the cookbook's 300 steps and 60 evaluations, as a "
+        "loop and with `fit`."
     )
     parser.add_argument(
         "--data",
@@ -82,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(name: str, data: str) -> tuple[float, float]:
-    """Returns the seconds of the work, and with the start of the process."""
+    """Returns the seconds without and with the start of the process."""
     start = time.perf_counter()
     process = subprocess.run(
         [sys.executable, __file__, "--worker", name, "--data", data],

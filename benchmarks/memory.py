@@ -1,10 +1,9 @@
-"""Measures how much memory an epoch of `fit` on MNIST adds.
+"""Measures the memory that an epoch of `fit` on MNIST adds.
 
-Each repetition has a process of its own, which reads the data and makes and
-compiles the model first. *First step* is how much the peak of the resident
-memory grows while `fit` trains on one batch, which compiles; *epoch* is how
-much it grows above what is resident then, while `fit` goes through all images.
-Needs Linux.
+Each repetition runs in a new process, which first loads the data and compiles
+the model. *First step* is the growth of peak resident memory while `fit` trains
+on one batch, including compilation. *Epoch* is the peak above the resident
+memory after it, while `fit` trains on all images. Needs Linux.
 
     python benchmarks/memory.py --data mnist
 """
@@ -48,7 +47,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measure how much memory an epoch of `fit` on MNIST adds."
+        description="Measure the memory that an epoch of `fit` on MNIST adds."
     )
     parser.add_argument(
         "--data",
@@ -116,7 +115,7 @@ def work(arguments: argparse.Namespace) -> tuple[float, float, float]:
     before, _ = memory()
     model.fit(images[:size], labels[:size], batch_size=size, verbose=0)
     resident, peak = memory()
-    # Sets the peak back.
+    # Reset the peak.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     model.fit(images, labels, batch_size=size, verbose=0)
     _, later_peak = memory()
@@ -124,7 +123,7 @@ def work(arguments: argparse.Namespace) -> tuple[float, float, float]:
 
 
 def memory() -> tuple[float, float]:
-    """Returns how many MiB are resident, and were at most."""
+    """Returns the current and the peak resident memory in MiB."""
     text = Path("/proc/self/status").read_text(encoding="utf-8")
     values = dict(line.split(":", 1) for line in text.splitlines())
     resident, peak = (

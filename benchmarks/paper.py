@@ -1,20 +1,19 @@
-r"""Trains `OriginalLeNet5` as the 1998 paper does, and compares results.
+r"""Trains `OriginalLeNet5` as in the 1998 paper, and compares the results.
 
-20 passes of one image a step in an order that stays, by stochastic diagonal
-Levenberg-Marquardt; the error is that on the 10,000 test images after the last
-pass. What the paper leaves open was chosen with 10,000 of the training images
-held out (https://doi.org/10.1109/5.726791).
+Trains 20 passes, one image per step in a constant order, with stochastic
+diagonal Levenberg-Marquardt. The result is the error on the 10,000 test images
+after the last pass. Values that the paper leaves open were chosen on 10,000
+held-out training images (https://doi.org/10.1109/5.726791).
 
     KERAS_BACKEND=jax python benchmarks/paper.py --data DIR --seeds 1 2 3
 
-`--images` trains on fewer, as figure 6. `--distorted` adds nine times as many
-that are moved, scaled, squeezed and sheared; a pass still has as many images as
-without, so 20 passes see each of them twice, as in the paper (section III-C).
-Each training that is done becomes a line of the log, `paper.jsonl` beside this
-script, and is not made again; several processes, each with other seeds, can
-share a log. `--write` puts tables and figures of all of the log into
-`README.md` here. `--preset DIR` makes a preset of the last model that is
-trained.
+`--images` trains on fewer images, as in figure 6. `--distorted` adds nine
+moved, scaled, squeezed and sheared copies of each image. A pass keeps its
+number of images, so 20 passes see each image or copy twice, as in the paper
+(section III-C). Each finished run is a line of the log, `paper.jsonl` beside
+this script, and is not repeated. Several processes with different seeds can
+share a log. `--write` puts tables and figures of the whole log into `README.md`
+here. `--preset DIR` writes the last trained model as a preset.
 """
 
 import argparse
@@ -29,14 +28,15 @@ from typing import Any
 
 HERE = Path(__file__).parent
 FIGURES = HERE.parent / "docs/pages/images"
-# Of the paper: figure 5, read off, by pass; figure 6 by training images; the
-# test images of figure 8, found by their rasters.
+# Test errors in the paper: by pass (read off figure 5) and by the number of
+# training images (figure 6).
 FIGURE_5 = (2.65, 2.24, 1.48, 1.43, 1.43, 1.09, 1.04, 1.06, 0.99, 0.96, 0.96)
 FIGURE_5 += (0.99,) + (0.96,) * 8
 FIGURE_6 = {15_000: 1.68, 30_000: 1.14, 60_000: 0.95}
 DISTORTED = 0.8
-# The 60,000 images and 540,000 distorted ones.
+# The paper adds 540,000 distorted images to the 60,000.
 COPIES = 10
+# The indices of the test images in figure 8, found by their rasters.
 FIGURE_8 = tuple(
     map(
         int,
@@ -78,8 +78,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train the LeNet-5 of 1998 as its paper does, and compare "
-        "the test error with the paper's."
+        description="Train LeNet-5 as in the 1998 paper, and compare the "
+        "test error with the paper's."
     )
     parser.add_argument(
         "--data",
@@ -92,12 +92,12 @@ def parse_arguments() -> argparse.Namespace:
         nargs="*",
         default=list(range(1, 6)),
         metavar="N",
-        help="which to train, if they are not in the log (default: 1 to 5)",
+        help="seeds to train unless the log has them (default: 1 to 5)",
     )
     numbers = (
-        ("--images", 60_000, "how many images to train on"),
-        ("--passes", 20, "how many passes to make through them"),
-        ("--batch-size", 1, "how many images a step has"),
+        ("--images", 60_000, "number of training images"),
+        ("--passes", 20, "number of passes through them"),
+        ("--batch-size", 1, "number of images per step"),
     )
     for flag, default, text in numbers:
         parser.add_argument(
@@ -118,7 +118,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=HERE / "paper.jsonl",
         metavar="FILE",
-        help="where the results are (default: paper.jsonl, here)",
+        help="file of the results (default: paper.jsonl, here)",
     )
     parser.add_argument(
         "--write",
@@ -129,13 +129,13 @@ def parse_arguments() -> argparse.Namespace:
         "--preset",
         type=Path,
         metavar="DIR",
-        help="make a preset there of the last model that is trained",
+        help="write the last trained model as a preset to this folder",
     )
     arguments = parser.parse_args()
     if arguments.distorted and arguments.passes % COPIES:
         parser.error(
-            f"--passes must be a multiple of {COPIES} with --distorted, which "
-            f"has {COPIES} passes' images. Received: {arguments.passes}"
+            f"--passes must be a multiple of {COPIES} with --distorted, as an "
+            f"epoch has {COPIES} passes. Received: {arguments.passes}"
         )
     return arguments
 
@@ -150,7 +150,7 @@ def read(log: Path) -> list[dict[str, Any]]:
 def train(
     arguments: argparse.Namespace, seed: int
 ) -> tuple[dict[str, Any], Any]:
-    """Returns what the log says of a seed, and the model."""
+    """Trains a seed, and returns its record for the log and the model."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import numpy as np
@@ -210,12 +210,12 @@ def train(
 
 
 def with_distorted(images: Any, labels: Any, generator: Any) -> tuple[Any, Any]:
-    """Returns images and distorted copies of them, and labels, mixed."""
+    """Returns images with distorted copies, and labels, in random order."""
     import numpy as np
 
     from keras_lenet import RandomDistortion
 
-    # No rotation, and nothing elastic, in the paper.
+    # The paper has neither rotations nor elastic distortions.
     distort = RandomDistortion(rotation=0, elastic=0)
     copies = [distort(images, generator) for _ in range(COPIES - 1)]
     order = generator.permutation(COPIES * len(images))
@@ -345,7 +345,7 @@ def write(arguments: argparse.Namespace) -> None:
     with atomic_write(FIGURES / "paper_passes.png") as temporary:
         figure.savefig(temporary, dpi=150)
 
-    # As figure 8, of the first seed.
+    # Draw the errors of the first seed, like figure 8.
     wrong, taken_for = map(list, zip(*plain[0]["missed"], strict=True))
     _, (images, labels) = datasets.load_data(arguments.data)
     figure = plots.plot_errors(images[wrong], labels[wrong], taken_for)

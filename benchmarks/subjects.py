@@ -1,7 +1,7 @@
-"""The subjects of `throughput.py`: one network and its data, run in many ways.
+"""The subjects of `throughput.py`: the same network in many frameworks.
 
-`throughput.py` starts this script once for each subject and asks it on its
-standard input what to measure. What makes the comparison fair is said there.
+`throughput.py` starts this script once for each subject, and sends it
+questions on standard input. Its docstring says why the comparison is fair.
 """
 
 import functools
@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 
 MEASURES = ("train", "evaluate", "predict", "latency")
-LEAST_SECONDS = 0.2
-CHECKED_PASSES = 3
-CHECKED_ANSWERS = 100
+MIN_SECONDS = 0.2
+CHECKED_EPOCHS = 3
+CHECKED_IMAGES = 100
 EVALUATED_IMAGES = 10_000
 
 Array = np.ndarray[Any, Any]
 Record = dict[str, Any]
-OnePass = Callable[[], tuple[float, int]]
+TrainEpoch = Callable[[], tuple[float, int]]
 
 
 class LeftOutError(Exception):
-    """Says why a subject cannot take part on this machine."""
+    """Raised if a subject cannot run on this machine."""
 
 
 def initial_arrays() -> list[Array]:
-    """Returns weights in Keras' order and layout, Glorot's and zeros."""
+    """Returns Glorot kernels and zero biases in Keras' order and layout."""
     generator = np.random.default_rng(98)
     arrays = []
     for *window, inputs, outputs in (
@@ -53,7 +53,7 @@ def initial_arrays() -> list[Array]:
 def work(name: str, path: str) -> None:
     """Answers questions on standard input with lines of JSON."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    # Libraries may print; that must not get between the answers.
+    # Redirect stdout, as libraries may print between the answers.
     os.dup2(2, 1)
 
     def answer(content: Record) -> None:
@@ -94,7 +94,7 @@ def work(name: str, path: str) -> None:
 def prepare(
     subject: "Subject", measure: str, batch_size: int
 ) -> tuple[Record, Callable[[], Record]]:
-    """Compiles, and returns what to check and what to time."""
+    """Compiles, and returns a record to check and a function that times."""
     data = subject.data if measure == "train" else subject.evaluated
     count = len(data(batch_size)[1])
     start = time.perf_counter()
@@ -107,7 +107,7 @@ def prepare(
         "images": count,
     }
     if measure == "train":
-        for _ in range(CHECKED_PASSES - 1):
+        for _ in range(CHECKED_EPOCHS - 1):
             result = function()
         record["loss"], steps = result
         record["images"] = steps * batch_size
@@ -115,13 +115,13 @@ def prepare(
         record["loss"] = result
     else:
         if measure == "latency":
-            images = subject.images[:CHECKED_ANSWERS]
+            images = subject.images[:CHECKED_IMAGES]
             result = np.concatenate([function(i[np.newaxis]) for i in images])
         record["images"] = len(result)
         record["loss"] = cross_entropy(result, subject.labels[: len(result)])
     if measure == "latency":
-        return record, lambda: time_answers(function, subject.images)
-    return record, lambda: time_passes(function, count)
+        return record, lambda: time_latency(function, subject.images)
+    return record, lambda: time_epochs(function, count)
 
 
 def cross_entropy(probabilities: Array, labels: Array) -> float:
@@ -129,18 +129,18 @@ def cross_entropy(probabilities: Array, labels: Array) -> float:
     return float(-np.log(chosen).mean())
 
 
-def time_passes(function: Callable[[], Any], count: int) -> Record:
-    start, passes, took = time.perf_counter(), 0, 0.0
-    while took < LEAST_SECONDS:
+def time_epochs(function: Callable[[], Any], count: int) -> Record:
+    start, epochs, took = time.perf_counter(), 0, 0.0
+    while took < MIN_SECONDS:
         function()
-        passes += 1
+        epochs += 1
         took = time.perf_counter() - start
-    return {"images_per_second": passes * count / took}
+    return {"images_per_second": epochs * count / took}
 
 
-def time_answers(function: Callable[[Array], Any], images: Array) -> Record:
+def time_latency(function: Callable[[Array], Any], images: Array) -> Record:
     took: list[float] = []
-    while sum(took) < LEAST_SECONDS or len(took) < 100:
+    while sum(took) < MIN_SECONDS or len(took) < 100:
         image = images[len(took) % len(images)][np.newaxis]
         took.append(seconds(lambda image=image: function(image)))
     percentiles = np.percentile(took, (50, 90, 99)) * 1e6
@@ -151,7 +151,7 @@ def time_answers(function: Callable[[Array], Any], images: Array) -> Record:
 
 
 def peak_memory() -> Any:
-    """Returns how many MiB have been resident at most, `None` if unknown."""
+    """Returns the peak resident memory in MiB, or `None` if unknown."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="utf-8").splitlines():
@@ -188,12 +188,12 @@ DEVICES: dict[str, Callable[[Any], list[str]]] = {
 
 
 class Subject:
-    """What is compared: the same network and data, another way to run them.
+    """Base class of the ways to run the network.
 
-    Subclasses have `train`, which takes a batch size and returns a function
-    that goes through the data once and returns the mean loss and the number
-    of steps since the start; and most have `answer`, which returns a function
-    of bytes that returns probabilities, both as NumPy arrays.
+    Subclasses implement `train`, which takes a batch size and returns a
+    function. The function trains an epoch, and returns the mean loss and the
+    total number of steps. Most also implement `answer`, which returns a
+    function from uint8 images to probabilities, both NumPy arrays.
     """
 
     frameworks: tuple[str, ...]
@@ -214,7 +214,7 @@ class Subject:
         return sum(array.size for array in self.weights)
 
     def batches(self, batch_size: int) -> Array:
-        """Returns the indices of one pass's batches in a new order."""
+        """Returns the indices of an epoch's batches in a new order."""
         count = whole_batches(self.images, batch_size)
         order = self.generator.permutation(count).astype("int32")
         return order.reshape(-1, batch_size)
@@ -247,7 +247,7 @@ class Subject:
 
 
 def plain_layers(padding: str) -> list[Any]:
-    """Returns the network as it is usually written, for numbers in [0, 1]."""
+    """Returns the usual layers of LeNet-5, for images in [0, 1]."""
     from keras import layers
 
     return [
@@ -298,7 +298,7 @@ class Keras(Subject):
     def count_parameters(self) -> int:
         return int(self.model.count_params())
 
-    def train(self, batch_size: int) -> OnePass:
+    def train(self, batch_size: int) -> TrainEpoch:
         model = self.build()
         images, labels = self.data(batch_size)
         given: dict[str, Any]
@@ -312,11 +312,11 @@ class Keras(Subject):
         else:
             given = {"x": images, "y": labels, "batch_size": batch_size}
 
-        def one_pass() -> tuple[float, int]:
+        def train_epoch() -> tuple[float, int]:
             history = model.fit(**given, verbose=0).history
             return history["loss"][-1], int(model.optimizer.iterations)
 
-        return one_pass
+        return train_epoch
 
     def evaluate(self, batch_size: int) -> Callable[[], float]:
         model = self.build()
@@ -352,30 +352,30 @@ class Keras(Subject):
 
 
 class Bare(Keras):
-    """The step that `LeNet5.fit` compiles, without `fit` around it."""
+    """The step that `LeNet5.fit` compiles, without `fit`."""
 
     measures = ("train",)
 
     def __init__(self, backend: str, *data: Any) -> None:
         super().__init__(backend, "LeNet5", *data)
         if backend == "tensorflow" and self.device() != "CPU":
-            raise LeftOutError("on a GPU Keras' own step reads from tf.data")
+            raise LeftOutError("on a GPU, Keras' own step reads from tf.data")
 
     def build(self) -> Any:
         model = super().build()
-        # Makes the variables of the metrics.
+        # Build the metrics' variables.
         model.evaluate(self.images[:1], self.labels[:1], verbose=0)
         model.optimizer.build(model.trainable_variables)
         return model
 
-    def train(self, batch_size: int) -> OnePass:
+    def train(self, batch_size: int) -> TrainEpoch:
         self.model = self.build()
         self.model.reset_metrics()
         if self.backend == "tensorflow":
             return self.train_in_tensorflow(batch_size)
         return self.train_in_jax(batch_size)
 
-    def train_in_tensorflow(self, batch_size: int) -> OnePass:
+    def train_in_tensorflow(self, batch_size: int) -> TrainEpoch:
         import tensorflow as tf
 
         model = self.model
@@ -383,7 +383,7 @@ class Bare(Keras):
         function = model.make_train_function()
         images, labels = tf.constant(self.images), tf.constant(self.labels)
 
-        def one_pass() -> tuple[float, int]:
+        def train_epoch() -> tuple[float, int]:
             model.reset_metrics()
             logs = function(
                 (tf.gather(images, index), tf.gather(labels, index))
@@ -391,9 +391,9 @@ class Bare(Keras):
             )
             return float(logs["loss"]), int(model.optimizer.iterations)
 
-        return one_pass
+        return train_epoch
 
-    def train_in_jax(self, batch_size: int) -> OnePass:
+    def train_in_jax(self, batch_size: int) -> TrainEpoch:
         import jax
 
         model = self.model
@@ -420,16 +420,16 @@ class Bare(Keras):
             (*state, _), losses = jax.lax.scan(step, (*state, metrics), order)
             return tuple(state), losses[-1]
 
-        def one_pass() -> tuple[float, int]:
+        def train_epoch() -> tuple[float, int]:
             nonlocal state
             state, loss = loop(state, zeros, self.batches(batch_size))
             return float(loss), int(state[2][0])
 
-        return one_pass
+        return train_epoch
 
 
 class PyTorch(Subject):
-    """The usual network and loop, written by hand."""
+    """The usual network with a hand-written loop."""
 
     frameworks = ("torch",)
 
@@ -473,7 +473,7 @@ class PyTorch(Subject):
             model.parameters(), self.weights, strict=True
         ):
             if array.shape == (400, 120):
-                # Maps come first here.
+                # PyTorch flattens feature maps first.
                 array = array.reshape(25, 16, 120).swapaxes(0, 1)
                 array = array.reshape(400, 120)
             axes = (3, 2, 0, 1) if array.ndim == 4 else None
@@ -500,7 +500,7 @@ class PyTorch(Subject):
     def count_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def train(self, batch_size: int) -> OnePass:
+    def train(self, batch_size: int) -> TrainEpoch:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -516,7 +516,7 @@ class PyTorch(Subject):
         )
         count = whole_batches(self.images, batch_size)
 
-        def one_pass() -> tuple[float, int]:
+        def train_epoch() -> tuple[float, int]:
             total = torch.zeros((), device=self.on)
             order = torch.randperm(count, device=self.on)
             for index in order.split(batch_size):
@@ -529,7 +529,7 @@ class PyTorch(Subject):
             steps = int(optimizer.state[first]["step"])
             return float(total) * batch_size / count, steps
 
-        return one_pass
+        return train_epoch
 
     def answer(self) -> Callable[[Array], Array]:
         import torch
@@ -546,7 +546,7 @@ class PyTorch(Subject):
 
 
 class Jax(Subject):
-    """A compiled step of ordinary convolutions, its state donated."""
+    """A jitted step with ordinary convolutions and a donated state."""
 
     frameworks = ("jax",)
 
@@ -580,7 +580,7 @@ class Jax(Subject):
         logs = jax.nn.log_softmax(cls.logits(weights, images))
         return -jax.numpy.take_along_axis(logs, labels[:, None], 1).mean()
 
-    def train(self, batch_size: int) -> OnePass:
+    def train(self, batch_size: int) -> TrainEpoch:
         import jax
         from jax import numpy as jnp
 
@@ -609,7 +609,7 @@ class Jax(Subject):
         )
         state = (weights, first, second, jnp.array(0), jnp.array(0.0))
 
-        def one_pass() -> tuple[float, int]:
+        def train_epoch() -> tuple[float, int]:
             nonlocal state
             state = (*state[:-1], jnp.array(0.0))
             batches = self.batches(batch_size)
@@ -617,7 +617,7 @@ class Jax(Subject):
                 state = step(state, images, labels, index)
             return float(state[-1]) / len(batches), int(state[3])
 
-        return one_pass
+        return train_epoch
 
     def answer(self) -> Callable[[Array], Array]:
         import jax
@@ -628,7 +628,7 @@ class Jax(Subject):
 
 
 class TensorFlow(Subject):
-    """A `tf.function` that goes through all batches of a pass."""
+    """A `tf.function` that loops over all batches of an epoch."""
 
     frameworks = ("tensorflow",)
     measures = ("train",)
@@ -654,7 +654,7 @@ class TensorFlow(Subject):
             tf.nn.sparse_softmax_cross_entropy_with_logits(labels, x)
         )
 
-    def train(self, batch_size: int) -> OnePass:
+    def train(self, batch_size: int) -> TrainEpoch:
         import tensorflow as tf
 
         weights = list(map(tf.Variable, self.weights))
@@ -697,10 +697,10 @@ class TensorFlow(Subject):
             )
             return total / len(batches)
 
-        def one_pass() -> tuple[float, int]:
+        def train_epoch() -> tuple[float, int]:
             return float(loop(self.batches(batch_size))), int(steps)
 
-        return one_pass
+        return train_epoch
 
 
 SUBJECTS: dict[str, Callable[..., Any]] = {

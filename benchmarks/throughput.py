@@ -1,25 +1,24 @@
-"""Compares how fast LeNet-5 trains, evaluates, predicts and answers.
+"""Compares the speed of LeNet-5 in training, evaluation and prediction.
 
-`LeNet5` with Keras' `fit` runs against a plain Keras `Sequential`, against
-the same compiled step without `fit` around it ("bare"), and against loops
-written by hand in PyTorch, JAX and TensorFlow. What makes it fair:
+`LeNet5` with Keras' `fit` is compared with a plain Keras `Sequential`, with the
+same compiled step without `fit` ("bare"), and with hand-written loops in
+PyTorch, JAX and TensorFlow. The comparison is fair:
 
-- All have the same 61,706 weights, start from the same arrays, and see the
-  same real images as bytes, in float32, with the same batch size. Threads are
-  what a framework takes by default.
-- What is timed includes shuffling, gathering, padding, rescaling, Adam and
-  waiting for the last result. Keras also calculates the accuracy, and starts
-  `fit` anew for every pass over the images; the loops written by hand do not,
-  which is in their favour.
-- `predict` goes from NumPy to NumPy, and so does the latency of one image.
-- Every subject has a process of its own. They take turns, A B A B, in blocks
-  of at least 0.2 seconds. First passes, which compile, are timed apart.
-- After three passes the mean losses must agree, as must the numbers of
-  images. Before training, the losses must agree closely.
-- Ratios are taken round by round, to the fastest loop in PyTorch, and the
-  median and quartiles are those of the ratios.
-- Memory is how much the peak of the resident memory grew after the frameworks
-  and the data were there: what compiling took, and what ran before, included.
+- All subjects have the same 61,706 float32 weights, the same initial values,
+  the same real uint8 images and the same batch size. Each framework uses its
+  default number of threads.
+- Times include shuffling, gathering, padding, rescaling, Adam and waiting for
+  the last result. In the hand-written loops' favour, Keras also computes the
+  accuracy, and calls `fit` again for each epoch.
+- `predict` and the latency of one image go from NumPy to NumPy.
+- Each subject runs in its own process. Subjects take turns, A B A B, in blocks
+  of at least 0.2 seconds. The first epoch, which compiles, is timed separately.
+- After three epochs, the mean losses and the numbers of images must agree.
+  Before training, the losses must agree closely.
+- Ratios to the fastest PyTorch loop are computed in each round. The table has
+  their median and quartiles.
+- Memory is the growth of peak resident memory after the frameworks and the data
+  are loaded. It includes compilation and earlier measurements.
 
     python benchmarks/throughput.py --output results.jsonl --plot results.png
 """
@@ -51,8 +50,8 @@ from subjects import (
 
 SCRIPT = Path(__file__).with_name("subjects.py")
 PARAMETERS = 61_706
-# Multiply-adds forward: C1 117,600; C3 240,000; C5 48,000; F6 10,080; output
-# 840. Training needs no gradient for the images.
+# Forward multiply-adds: C1 117,600; C3 240,000; C5 48,000; F6 10,080; output
+# 840. Training needs no gradient with respect to the images.
 MEGAFLOPS = {"train": 2.26, "evaluate": 0.833, "predict": 0.833}
 EVALUATION_BATCH_SIZE = 1000
 
@@ -106,13 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Compare how fast LeNet-5 trains, evaluates, predicts and "
-        "answers: in Keras with `fit`, and in loops written by hand."
+        description="Compare the speed of LeNet-5 in Keras with that of "
+        "hand-written loops."
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="take less than two minutes: few subjects, one batch size, "
+        help="run in less than two minutes: few subjects, one batch size, "
         "5,000 images, 3 repetitions",
     )
     parser.add_argument(
@@ -120,7 +119,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=SUBJECTS,
         metavar="NAME",
-        help="what to compare, by default everything: "
+        help="subjects to compare (default: all): "
         + ", ".join(f"'{name}'" for name in SUBJECTS),
     )
     parser.add_argument(
@@ -129,29 +128,29 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=MEASURES,
         default=MEASURES,
         metavar="NAME",
-        help="by default all: " + ", ".join(MEASURES),
+        help="measures (default: all): " + ", ".join(MEASURES),
     )
     parser.add_argument(
         "--batch-sizes",
         type=positive_integer,
         nargs="+",
         metavar="N",
-        help="for training (default: "
+        help="batch sizes for training (default: "
         + ", ".join(map(str, FULL["batch_sizes"]))
-        + f"; {GPU_BATCH_SIZE} too on a GPU)",
+        + f"; also {GPU_BATCH_SIZE} on a GPU)",
     )
     parser.add_argument(
         "--images",
         type=positive_integer,
         metavar="N",
-        help=f"how many there are (default: {FULL['images']:,}); what does "
-        "not fill a batch is left out",
+        help=f"number of images (default: {FULL['images']:,}); a last, "
+        "smaller batch is left out",
     )
     parser.add_argument(
         "--repetitions",
         type=positive_integer,
         metavar="N",
-        help=f"how many rounds to time (default: {FULL['repetitions']})",
+        help=f"number of timed rounds (default: {FULL['repetitions']})",
     )
     parser.add_argument(
         "--data",
@@ -161,10 +160,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "scikit-learn, repeated)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write JSON lines here"
+        "--output", type=Path, metavar="FILE", help="write JSON lines to FILE"
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw a picture here"
+        "--plot", type=Path, metavar="FILE", help="draw the results to FILE"
     )
     options = parser.parse_args(arguments)
     options.add_gpu_batch_size = not (options.quick or options.batch_sizes)
@@ -198,7 +197,7 @@ def positive_integer(text: str) -> int:
 
 
 def load_images(data: str, count: int) -> dict[str, Array]:
-    """Returns real digits, repeated where there are too few."""
+    """Returns `count` real digits, repeated if there are too few."""
     from keras_lenet.datasets import load_data
 
     (images, labels), _ = load_data(data)
@@ -211,11 +210,11 @@ def load_images(data: str, count: int) -> dict[str, Array]:
     return {"images": images[index], "labels": labels[index]}
 
 
-# Where the subjects are told to take turns.
+# The turns of the subjects.
 
 
 class Worker:
-    """The process of a subject: asked a line, it answers a line."""
+    """The process of a subject, which answers each question with a line."""
 
     def __init__(self, name: str, arrays: Path) -> None:
         self.name = name
@@ -230,7 +229,7 @@ class Worker:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 "TF_CPP_MIN_LOG_LEVEL": "2",
-                # Processes share a GPU.
+                # The processes share a GPU.
                 "TF_FORCE_GPU_ALLOW_GROWTH": "true",
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             },
@@ -238,7 +237,7 @@ class Worker:
 
     @functools.cached_property
     def about(self) -> Any:
-        """What the process says, unasked, once it is ready."""
+        """The facts that the process sends once it is ready."""
         return self._answer()
 
     def ask(self, *question: str | int) -> Any:
@@ -270,7 +269,7 @@ class Worker:
 def start_workers(
     names: Sequence[str], arrays: Path, stack: contextlib.ExitStack
 ) -> list[Worker]:
-    """Starts all at once, and names those that cannot take part."""
+    """Starts all subjects, and reports those that cannot run."""
     workers = [Worker(name, arrays) for name in names]
     for worker in workers:
         stack.callback(worker.close)
@@ -302,7 +301,7 @@ def compare(
 def take_turns(
     workers: Sequence[Worker], measure: str, batch_size: int, repetitions: int
 ) -> list[Record]:
-    """Returns a record for each worker, one round after the other."""
+    """Measures all workers round by round, and returns their records."""
     records = [
         {
             "subject": worker.name,
@@ -324,14 +323,14 @@ def take_turns(
 
 
 def check(records: Sequence[Record]) -> None:
-    """Raises a `ValueError` when records are not of the same work.
+    """Raises a `ValueError` if the subjects did different work.
 
     Args:
         records: Sequence of records of one measure and batch size.
     """
     if not records:
         return
-    # Orders differ in training; before it, only the order of summation.
+    # In training, the orders of the images differ; otherwise, only rounding.
     training = records[0]["measure"] == "train"
     relative, absolute = (0.25, 0.05) if training else (0, 0.005)
     expected = {
@@ -354,13 +353,13 @@ def check(records: Sequence[Record]) -> None:
         if odd:
             raise ValueError(
                 f"{records[0]['measure']}, batches of "
-                f"{records[0]['batch_size']}: expected {key} as the others' "
+                f"{records[0]['batch_size']}: expected {key} like the others', "
                 f"{value}. Received: {', '.join(odd)}."
             )
 
 
 def matrix_gflops(size: int = 2048) -> float:
-    """Returns what the fastest product of matrices that is at hand reaches."""
+    """Returns the GFLOP/s of the fastest available matrix product."""
     matrix = np.random.default_rng(0).random((size, size), "float32")
     products: list[Callable[[], Any]] = [lambda: matrix @ matrix]
     with contextlib.suppress(ImportError):
@@ -413,7 +412,7 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-# Tables and a picture.
+# Tables and a plot.
 
 
 def report(text: str) -> None:
@@ -443,7 +442,7 @@ def make_table(records: Sequence[Record], gflops: float) -> str:
     """Makes a Markdown table of one measure and batch size.
 
     Args:
-        records: Sequence of records, as of `take_turns`.
+        records: Sequence of records, as `take_turns` returns them.
         gflops: Number. The roofline in GFLOP/s.
     """
     measure, batch_size = records[0]["measure"], records[0]["batch_size"]
@@ -492,7 +491,7 @@ def make_table(records: Sequence[Record], gflops: float) -> str:
 
 
 def fit_overhead(records: Sequence[Record]) -> list[str]:
-    """Says how near `fit` comes to a bare loop of the same step."""
+    """Compares `fit` with the bare step."""
     by_name = {record["subject"]: record for record in records}
     lines = [
         f"{fit} ÷ {bare}: {describe_ratio(by_name[fit], by_name[bare])}"
@@ -527,8 +526,8 @@ def roofline_fraction(measure: str, speed: float, gflops: float) -> float:
     return speed * MEGAFLOPS[measure] * 1e6 / (gflops * 1e9)
 
 
-# Of the palette by Okabe and Ito (https://jfly.uni-koeln.de/color/). In grey
-# the subjects differ by their markers and dashes.
+# The palette of Okabe and Ito (https://jfly.uni-koeln.de/color/). In greyscale,
+# markers and dashes tell the subjects apart.
 COLORS = {"tensorflow": "#E69F00", "jax": "#0072B2", "torch": "#D55E00"}
 MARKERS = {
     "fit": "o-",
@@ -543,7 +542,7 @@ MARKERS = {
 
 
 def draw(environment: Record, records: Sequence[Record]) -> Any:
-    """Draws the speed in training over the batch size, and the others."""
+    """Draws training speed over batch size, and the other measures."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6), layout="constrained")
@@ -569,7 +568,7 @@ def draw(environment: Record, records: Sequence[Record]) -> Any:
         ylabel="Images a second",
     )
     if training:
-        # Below, where it covers no line.
+        # Place the legend below the axes, where it covers no line.
         lines.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.12),
@@ -617,7 +616,7 @@ def by_subject(
 
 
 def spread(records: Sequence[Record]) -> tuple[list[float], Array]:
-    """Returns medians and how far the quartiles are from them."""
+    """Returns medians and their distances to the quartiles."""
     values = [quartiles(r["images_per_second"]) for r in records]
     errors = [(mid - low, high - mid) for low, mid, high in values]
     return [mid for _, mid, _ in values], np.reshape(errors, (-1, 2)).T

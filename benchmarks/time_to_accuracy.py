@@ -1,16 +1,16 @@
-"""Measures how long it takes to train to 99 % on MNIST.
+"""Measures the time to reach 99 % accuracy on MNIST.
 
-The plain recipe is what people write: Keras' `Sequential`, Adam as it comes,
-batches of 128 arrays. Ours is `LeNet5` with `recipes.fast`. Both train on all
-60,000 images, with as many epochs as were fixed before, and are evaluated on
-the test images, outside of the time. Settings and epochs of ours were chosen
-with 5,000 of the training images held out.
+The plain recipe is what people write: Keras' `Sequential`, Adam with its
+defaults, arrays in batches of 128. Ours is `LeNet5` with `recipes.fast`. Both
+train on all 60,000 images for a fixed number of epochs. Evaluation on the test
+images is not timed. Our settings and epochs were chosen on 5,000 held-out
+training images.
 
-Each subject runs in a process of its own, and they take turns seed by seed.
-*Cold* is the time from the start of the process, with imports, reading the
-data and compilation; *hot* is that of a training alone, in a process that has
-compiled. A subject needs as many epochs as it takes for the mean of all seeds
-to reach the threshold, or all.
+Each subject runs in its own process, and they take turns seed by seed. *Cold*
+is the time from the start of the process, including imports, loading the data
+and compilation. *Hot* is the time of `fit` alone, once compiled. The time of a
+subject ends with the first epoch whose mean accuracy over all seeds reaches the
+threshold, or else with the last epoch.
 
     python benchmarks/time_to_accuracy.py --data mnist
 """
@@ -69,7 +69,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure the seconds until LeNet-5 reaches 99 % on "
-        "MNIST's test images, with the plain recipe and with ours."
+        "MNIST's test images, with a plain recipe and with ours."
     )
     parser.add_argument(
         "--data",
@@ -81,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=10,
         metavar="N",
-        help="how often to train (default: %(default)s)",
+        help="number of seeds (default: %(default)s)",
     )
     parser.add_argument(
         "--subjects",
@@ -92,14 +92,14 @@ def parse_arguments() -> argparse.Namespace:
         help="default: " + "; ".join(SUBJECTS),
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write JSON lines here"
+        "--output", type=Path, metavar="FILE", help="write JSON lines to FILE"
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 class Worker:
-    """A process that trains when it is told a seed."""
+    """A process that trains with each seed it gets."""
 
     def __init__(self, name: str, data: str) -> None:
         self._process = subprocess.Popen(
@@ -110,7 +110,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        # It waits before it imports anything.
+        # The process imports nothing until it gets a seed.
         self._started = False
 
     def train(self, seed: int) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Worker:
             raise RuntimeError("a subject has failed; run it with `--worker`")
         record: dict[str, Any] = json.loads(line)
         if not self._started:
-            # Without the evaluations, and what was only done to be hot.
+            # Subtract the evaluations.
             took = time.perf_counter() - start
             record["cold_seconds"] = took - record["not_training"]
             self._started = True
@@ -136,7 +136,7 @@ class Worker:
 
 
 def work(name: str, data: str) -> None:
-    """Answers each seed on standard input with a line of JSON."""
+    """Trains with each seed on standard input, and prints lines of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     training: Any = None
@@ -148,7 +148,7 @@ def work(name: str, data: str) -> None:
 
 
 class Training:
-    """Trains one model again and again, from new weights."""
+    """Trains the same compiled model repeatedly, from new weights."""
 
     def __init__(self, name: str, data: str) -> None:
         import keras
@@ -234,7 +234,7 @@ def print_table(records: dict[str, list[dict[str, Any]]]) -> None:
         epochs = epochs_needed(runs)
         reached = [run["accuracies"][epochs - 1] for run in runs]
         spread = statistics.stdev(reached) if len(reached) > 1 else 0.0
-        # The first has compiled.
+        # Leave out the first run, which compiles.
         hot = [sum(run["seconds"][:epochs]) for run in runs[1:] or runs]
         left_out = sum(runs[0]["seconds"][epochs:])
         print(
@@ -246,7 +246,7 @@ def print_table(records: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def epochs_needed(runs: list[dict[str, Any]]) -> int:
-    """Returns after how many epochs the mean is there, or all of them."""
+    """Returns the epochs until the mean reaches the threshold, or all."""
     means = [
         statistics.mean(accuracies)
         for accuracies in zip(*(run["accuracies"] for run in runs), strict=True)

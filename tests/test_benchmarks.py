@@ -9,7 +9,7 @@ import numpy as np
 import paper
 import pytest
 import throughput
-from subjects import CHECKED_PASSES, SUBJECTS
+from subjects import CHECKED_EPOCHS, SUBJECTS
 
 from keras_lenet import LeNet5, datasets
 from keras_lenet.calibration import fit_temperature
@@ -31,13 +31,13 @@ runpy.run_path(path, run_name="__main__")
 """
 IMAGES = 300
 
-# Subjects have processes and backends of their own, so once is enough.
+# Subjects run in processes with their own backends, so test once.
 pytestmark = on_default_backend
 
 
 @pytest.fixture(scope="module")
 def subjects():
-    """Keras on the backend of the tests, and the loops that can run."""
+    """Returns the names of Keras subjects and of loops that can run."""
     names = [f"fit {BACKEND}", f"sequential {BACKEND}", f"bare {BACKEND}"]
     if importlib.util.find_spec("torch"):
         names += ["pytorch eager"]
@@ -50,7 +50,7 @@ def subjects():
 
 @pytest.fixture(scope="module")
 def tiny_run(subjects, tmp_path_factory):
-    """What a run on a few images printed, and the lines that it wrote."""
+    """Returns the output and the records of a run on a few images."""
     output = tmp_path_factory.mktemp("benchmarks") / "results.jsonl"
     printed = run_python(
         RUN,
@@ -81,28 +81,28 @@ def make_record(subject="pytorch eager", speeds=(100.0, 110.0, 90.0), **other):
     }
 
 
-def test_all_subjects_have_the_same_weights_and_start_alike(tiny_run, subjects):
+def test_all_subjects_have_the_same_initial_weights(tiny_run, subjects):
     _, records = tiny_run
     predicted = [r for r in records if r["measure"] == "predict"]
     trained = [r for r in records if r["measure"] == "train"]
     assert [record["subject"] for record in trained] == subjects
     assert {record["parameters"] for record in records} == {61_706}
-    # With other arrays they would differ by some hundredths.
+    # Other weights would change the losses by some hundredths.
     losses = [record["loss"] for record in predicted]
     assert len(losses) >= 2
     np.testing.assert_allclose(losses, losses[0], atol=1e-4)
 
 
-def test_all_subjects_do_the_same_training(tiny_run):
+def test_all_subjects_train_alike(tiny_run):
     _, records = tiny_run
     trained = [record for record in records if record["measure"] == "train"]
-    assert {record["images"] for record in trained} == {CHECKED_PASSES * IMAGES}
+    assert {record["images"] for record in trained} == {CHECKED_EPOCHS * IMAGES}
     throughput.check(trained)
     started = next(r["loss"] for r in records if r["measure"] == "predict")
     assert all(record["loss"] < started for record in trained)
 
 
-def test_the_lines_say_where_they_were_measured(tiny_run, subjects):
+def test_records_describe_the_machine_and_versions(tiny_run, subjects):
     printed, records = tiny_run
     for record in records:
         assert record["processors"] >= 1
@@ -114,7 +114,7 @@ def test_the_lines_say_where_they_were_measured(tiny_run, subjects):
         assert f"| {name} |" in printed
 
 
-def test_a_peer_that_is_not_installed_is_left_out_and_named(
+def test_a_missing_framework_is_reported_and_left_out(
     tmp_path, monkeypatch, capfd
 ):
     (tmp_path / "torch.py").write_text("raise ImportError('no such thing')")
@@ -127,7 +127,7 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(
     assert "left out: pytorch eager (no such thing)" in capfd.readouterr().err
 
 
-def test_a_subject_that_fails_is_named_with_its_error(tmp_path):
+def test_a_failing_subject_raises_with_its_name_and_error(tmp_path):
     worker = throughput.Worker("jax loop", tmp_path / "missing.npz")
     with (
         contextlib.closing(worker),
@@ -147,7 +147,7 @@ def test_a_subject_that_fails_is_named_with_its_error(tmp_path):
         ({"loss": float("nan")}, "loss .* 0.5. Received: odd nan"),
     ],
 )
-def test_a_subject_that_does_other_work_is_an_error(difference, message):
+def test_a_subject_that_does_different_work_raises(difference, message):
     others = [make_record("fit jax"), make_record("fit torch")]
     throughput.check([make_record("odd", loss=0.66), *others])
     with pytest.raises(ValueError, match=message):
@@ -162,10 +162,10 @@ def test_untrained_losses_must_agree_closely():
         throughput.check([make_record("odd", loss=0.506, **common), *others])
 
 
-def test_the_table_has_ratios_to_the_fastest_loop_in_pytorch():
+def test_the_table_has_ratios_to_the_fastest_pytorch_loop():
     table = throughput.make_table(
         [
-            # Twice as fast in every round, whatever the machine did.
+            # It is twice as fast in every round, although rounds differ.
             make_record("fit jax", (200, 300, 100)),
             make_record("pytorch eager", (100, 150, 50)),
             make_record("pytorch channels-last", (99, 149, 49)),
@@ -178,7 +178,7 @@ def test_the_table_has_ratios_to_the_fastest_loop_in_pytorch():
     assert "| 200 | 150 to 250 |" in row
 
 
-def test_the_table_says_how_near_fit_comes_to_its_step():
+def test_the_table_has_the_ratio_of_fit_to_its_bare_step():
     records = [
         make_record("fit jax", (90, 180)),
         make_record("bare jax", (100, 200)),
@@ -187,7 +187,7 @@ def test_the_table_says_how_near_fit_comes_to_its_step():
     assert "fit jax ÷ bare jax: 0.90 (0.90 to 0.90)" in table
 
 
-def test_latencies_are_medians_over_the_rounds():
+def test_latencies_are_medians_over_rounds():
     record = make_record(
         measure="latency", microseconds=[[1, 4, 9], [2, 5, 10], [3, 6, 50]]
     )
@@ -195,14 +195,14 @@ def test_latencies_are_medians_over_the_rounds():
     assert "| pytorch eager | 2 | 5 | 10 | 1.00" in table
 
 
-def test_the_roofline_is_what_the_machine_multiplies():
-    # 100,000 images of 2.26 million operations are 226 thousand million.
+def test_the_roofline_fraction_compares_with_the_matrix_product():
+    # 100,000 images/s times 2.26 MFLOP are 226 GFLOP/s.
     train = throughput.roofline_fraction("train", 1e5, 452.0)
     predict = throughput.roofline_fraction("predict", 1e5, 833.0)
     assert (train, predict) == pytest.approx((0.5, 0.1))
 
 
-def test_images_are_real_and_repeated_where_there_are_too_few(digits):
+def test_images_are_real_and_repeat_if_there_are_too_few(digits):
     (images, labels), _ = digits
     data = throughput.load_images("digits", len(images) + 2)
     np.testing.assert_array_equal(data["images"][-2:], images[:2])
@@ -211,7 +211,7 @@ def test_images_are_real_and_repeated_where_there_are_too_few(digits):
     assert data["images"].any(axis=(1, 2, 3)).all()
 
 
-def test_the_picture_shows_every_subject(tmp_path):
+def test_the_plot_shows_every_subject(tmp_path):
     records = [
         make_record(name, measure=measure, batch_size=batch_size)
         for name in SUBJECTS
@@ -240,21 +240,21 @@ def test_the_picture_shows_every_subject(tmp_path):
         (["--data", "missing"], "--data: .* no such path exists"),
     ],
 )
-def test_bad_arguments_are_refused(capsys, arguments, message):
+def test_invalid_options_exit_with_a_message(capsys, arguments, message):
     assert throughput.parse_arguments(["--images", "125", "--quick"])
     with pytest.raises(SystemExit):
         throughput.parse_arguments(arguments)
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_quick_gives_way_to_what_is_asked_for():
+def test_other_options_override_quick():
     options = throughput.parse_arguments(["--quick", "--images", "250"])
     assert (options.images, options.repetitions) == (250, 3)
     assert options.subjects == throughput.QUICK["subjects"]
 
 
 @needs_tensorflow
-def test_accuracy_trains_each_seed_once_and_writes_what_it_found(
+def test_accuracy_trains_each_seed_once_and_writes_results(
     tmp_path, monkeypatch, capsys
 ):
     readme = tmp_path / "README.md"
@@ -270,7 +270,7 @@ def test_accuracy_trains_each_seed_once_and_writes_what_it_found(
     found = {r["seed"]: r["test_accuracy"] for r in map(json.loads, lines)}
     assert found.keys() == {1, 3}
 
-    # The same again, and one that would be trained if it were not there.
+    # A seed in the log is not trained again.
     monkeypatch.setattr(accuracy, "train", None)
     monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "1", "--write"])
     accuracy.main()
@@ -284,9 +284,7 @@ def test_accuracy_trains_each_seed_once_and_writes_what_it_found(
 
 
 @needs_tensorflow
-def test_accuracy_makes_a_preset_of_a_model_that_it_calibrates(
-    tmp_path, monkeypatch, capsys
-):
+def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
     numbers = ["--images", "1250", "--epochs", "2", "--state", str(tmp_path)]
     path = tmp_path / "preset"
     arguments = ["--data", "digits", "--seeds", "1", "--preset", str(path)]
@@ -296,7 +294,7 @@ def test_accuracy_makes_a_preset_of_a_model_that_it_calibrates(
     assert card["calibration_images"] == 1437 - 1250
     model = LeNet5.from_preset(path)
     (x, y), (x_test, y_test) = datasets.load_data("digits")
-    # What was calibrated has the temperature 1.
+    # A calibrated model has temperature 1 on the calibration images.
     rest = model.predict(x[1250:], verbose=0)
     assert fit_temperature(rest, y[1250:]) == pytest.approx(1, abs=1e-3)
     right = model.predict(x_test, verbose=0).argmax(axis=1) == y_test
@@ -304,7 +302,7 @@ def test_accuracy_makes_a_preset_of_a_model_that_it_calibrates(
 
 
 @needs_tensorflow
-def test_paper_trains_each_seed_once_and_compares(
+def test_paper_trains_each_seed_once_and_writes_comparisons(
     tmp_path, monkeypatch, capsys
 ):
     readme = tmp_path / "README.md"
@@ -318,11 +316,11 @@ def test_paper_trains_each_seed_once_and_compares(
     paper.main()
     assert "seed 1: " in capsys.readouterr().out
     (record,) = paper.read(tmp_path / "log")
-    # In one epoch through ten times the images.
+    # One epoch through ten times the images is evaluated ten times.
     assert len(record["test_error"]) == 10
     assert len(record["missed"]) == round(360 * record["test_error"][-1])
 
-    # A table and curves of it, and of trainings as long as the paper's.
+    # Write tables and curves of this run and of runs as long as the paper's.
     plain = record | {"distorted": False, "images": 60_000}
     plain |= {"passes": 20, "batch_size": 1}
     for name in ("test_error", "running_train_error"):
@@ -356,7 +354,7 @@ def test_paper_adds_nine_distorted_copies_of_each_image(generator):
         same = (mixed == image).all(axis=(1, 2, 3))
         assert labels[same].tolist() == [label]
 
-    # A distorted copy has the label of its image, here the brightness.
+    # Distorted copies keep the labels, which the brightness encodes here.
     values = np.arange(40, 160, 20, "uint8")
     images = np.tile(values[:, None, None, None], (1, 28, 28, 1))
     mixed, labels = paper.with_distorted(images, np.arange(6), generator)

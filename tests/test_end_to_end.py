@@ -6,8 +6,8 @@ from keras_lenet.datasets import image_dataset_from_array, load_data
 from tests.helpers import needs_tensorflow
 
 
-def train_by_the_recipe(data, seed):
-    """300 steps of 100 images; returns the accuracy on all test images."""
+def train_with_the_cookbook_recipe(data, seed):
+    """Trains for 300 steps of 100 images, and returns the test accuracy."""
     (x_train, y_train), (x_test, y_test) = data
     keras.utils.set_random_seed(seed)
     model = LeNet5(len(data.class_names))
@@ -26,21 +26,21 @@ def train_by_the_recipe(data, seed):
         callbacks=[held_out],
     )
     _, accuracy = model.evaluate(x_test, y_test, batch_size=500, verbose=0)
-    # What was said while training is what came out.
+    # The last evaluation on a sample agrees with that on all images.
     assert abs(held_out.history["val_accuracy"][-1] - accuracy) < 0.05
     assert np.all(np.diff(held_out.history["step"]) == 50)
     return accuracy
 
 
 @needs_tensorflow
-def test_lenet5_learns_the_digits_by_the_recipe(digits):
-    assert train_by_the_recipe(digits, seed=98) > 0.95
+def test_lenet5_learns_the_digits_with_the_cookbook_recipe(digits):
+    assert train_with_the_cookbook_recipe(digits, seed=98) > 0.95
 
 
 @needs_tensorflow
-def test_lenet5_learns_mnist_by_the_recipe(mnist_dir):
+def test_lenet5_learns_mnist_with_the_cookbook_recipe(mnist_dir):
     data = load_data(mnist_dir / "mnist")
-    assert train_by_the_recipe(data, seed=98) > 0.94
+    assert train_with_the_cookbook_recipe(data, seed=98) > 0.94
 
 
 def test_lenet5_learns_from_arrays_on_every_backend(digits):

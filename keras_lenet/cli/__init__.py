@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             process.
 
     Returns:
-        The exit code: 0; 2 for input that cannot be used; or, after a signal,
-        128 and its number: 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: 0 for success, 2 for invalid input, or 128 plus the
+        number of a signal: 130 for Ctrl-C, 143 for SIGTERM.
     """
     arguments = make_parser().parse_args(argv)
     if arguments.backend:
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except TrainingInterrupted as interrupted:
         print(
-            f"\nkeras-lenet: interrupted; the training is saved in "
+            f"\nkeras-lenet: interrupted; the run is saved in "
             f"{interrupted.path}.\n"
-            "To continue, give the same command with --resume.",
+            "To continue, repeat the command with --resume.",
             file=sys.stderr,
         )
         return 128 + interrupted.number

@@ -15,7 +15,7 @@ from keras_lenet.validation.images import check_images_and_labels
 if TYPE_CHECKING:
     from keras_lenet.datasets import ImageData
 
-# What other networks of the 1998 paper must reject for an error of 0.5 %
+# Rejected share and error of other networks in the 1998 paper
 # (https://doi.org/10.1109/5.726791, figure 10).
 _PAPER = {
     "LeNet-4 (1998)": (0.018, 0.005),
@@ -27,7 +27,13 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the subparsers of the command line."""
     parser = commands.add_parser(
         "evaluate",
-        parents=[options.common(), options.data(), options.judging()],
+        parents=[
+            options.common(),
+            options.data(),
+            options.predictions(
+                "the confusion matrix, the errors and the risk-coverage curve"
+            ),
+        ],
         help="print a model's accuracy on test images",
         description="Print the accuracy of a model on a data set's test "
         "images.",
@@ -43,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_lenet import saving
 
     model = saving.load(arguments.model)
-    # The error has what tensorflow-datasets logs.
+    # Drop the warnings of tensorflow-datasets, which its errors repeat.
     logging.getLogger("absl").setLevel(logging.ERROR)
     data = load_data(arguments.dataset, arguments.data_dir)
     _, (x_test, y_test) = data
@@ -78,8 +84,8 @@ def _check_images(
         channels != model.input_shape[-1]
     ):
         raise ValueError(
-            f"`dataset` must have the images that {arguments.model} was "
-            f"trained on, {shape_text((*expected, model.input_shape[-1]))}. "
+            f"`dataset` must have images like those {arguments.model} was "
+            f"trained on: {shape_text((*expected, model.input_shape[-1]))}. "
             f"Received: {arguments.dataset}, with images of "
             f"{shape_text(images.shape[1:])}."
         )
@@ -92,9 +98,9 @@ def _plot(
 
     _, (x_test, y_test) = data
     curve = calibration.risk_coverage_curve(found, y_test)
-    enough = curve["error"] <= 0.001
-    if enough.any():
-        share = curve["rejected"][enough.argmax()]
+    reached = curve["error"] <= 0.001
+    if reached.any():
+        share = curve["rejected"][reached.argmax()]
         print(f"to reach an error of 0.1%, reject {share:.2%}")
     write_figures(
         Path(arguments.output),

@@ -1,4 +1,4 @@
-"""What commands do with a model."""
+"""Predictions and figures, for several commands."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ def image_size(model: Any) -> tuple[int, int]:
 
 
 def probabilities(model: Any, images: Array) -> Array:
-    """Returns the probabilities of the classes for raw pixels."""
+    """Returns a model's class probabilities for raw pixels."""
     import keras
 
     from keras_lenet import saving
@@ -43,5 +43,5 @@ def write_figures(folder: Path, figures: "dict[str, Figure]") -> None:
         path = folder / f"{name}.png"
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=150)
-        # stdout may hold JSON, and nothing else.
+        # Keep stdout for the answers, which may be JSON.
         print(f"wrote {path}", file=sys.stderr)

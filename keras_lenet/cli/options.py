@@ -9,13 +9,13 @@ from keras_lenet.pretrained import PRESETS
 _BACKENDS = ("tensorflow", "jax", "torch")
 
 MODEL = (
-    f"{', '.join(PRESETS[:-1])} or {PRESETS[-1]}, which come with the package, "
-    "the folder of a preset, or a .keras file"
+    f"the name of a preset ({', '.join(PRESETS)}), the folder of a preset, or "
+    "a .keras file"
 )
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors have one line."""
+    """A parser that prints errors on one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(
@@ -29,8 +29,8 @@ def common() -> Parser:
     parser.add_argument(
         "--backend",
         choices=_BACKENDS,
-        help="Keras' backend (default: as KERAS_BACKEND or Keras' "
-        "configuration says, else tensorflow)",
+        help="Keras' backend (default: that of KERAS_BACKEND or of Keras' "
+        "configuration file, else tensorflow)",
     )
     return parser
 
@@ -41,50 +41,49 @@ def data() -> Parser:
     parser.add_argument(
         "--dataset",
         default="digits",
-        help=f"{', '.join(DATASETS)}, an .npz or CSV file, or a folder of IDX "
-        "files, CSV files or class folders (default: %(default)s, which needs "
-        "no network)",
+        help=f"{', '.join(DATASETS)}, or the path of an .npz or CSV file, or "
+        "of a folder with IDX files, CSV files or class folders (default: "
+        "%(default)s, which needs no network)",
     )
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="where tensorflow-datasets keeps its data "
+        help="folder of tensorflow-datasets' data "
         "(default: ~/tensorflow_datasets)",
     )
     return parser
 
 
-def judging() -> Parser:
-    """Returns the options of commands that use a model's probabilities."""
+def predictions(plots: str) -> Parser:
+    """Returns the options of commands that predict, and plot `plots`."""
     parser = Parser(add_help=False)
     parser.add_argument(
         "--reject",
         type=probability,
-        metavar="BELOW",
-        help="reject what is less probable, a number from 0 to 1",
+        metavar="P",
+        help="reject predictions with a probability below P, from 0 to 1",
     )
     parser.add_argument(
         "--plot",
         action="store_true",
-        help="draw into --output: `evaluate` the confusion matrix, the errors "
-        "and the risk-coverage curve, `predict` what the model saw",
+        help=f"draw {plots} into --output",
     )
     parser.add_argument(
         "--output",
         default="lenet5-plots",
         metavar="DIR",
-        help="where --plot writes (default: %(default)s)",
+        help="folder for --plot (default: %(default)s)",
     )
     return parser
 
 
 def positive_integer(text: str) -> int:
-    """Parses an integer from 1."""
+    """Parses an integer of at least 1."""
     return _integer_from(1, text)
 
 
 def natural_number(text: str) -> int:
-    """Parses an integer from 0."""
+    """Parses an integer of at least 0."""
     return _integer_from(0, text)
 
 
@@ -101,14 +100,15 @@ def probability(text: str) -> float:
     return value
 
 
-def _integer_from(least: int, text: str) -> int:
+def _integer_from(low: int, text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = least - 1
-    most = 2**32 - 1
-    if not least <= value <= most:
+        value = low - 1
+    # NumPy's largest seed.
+    high = 2**32 - 1
+    if not low <= value <= high:
         raise argparse.ArgumentTypeError(
-            f"expected an integer from {least} to {most}. Received: {text!r}"
+            f"expected an integer from {low} to {high}. Received: {text!r}"
         )
     return value

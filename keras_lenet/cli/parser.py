@@ -9,10 +9,10 @@ from keras_lenet.version import __version__
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser. Every command sets `run`, which runs it."""
+    """Returns the parser. Each command sets `run`, the function it calls."""
     parser = Parser(
         prog="keras-lenet",
-        description="Train LeNet-5 on small images, evaluate it, and use it.",
+        description="Train and evaluate LeNet-5, and read pictures with it.",
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {__version__}"
@@ -26,14 +26,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def flags_for_arguments(message: str, arguments: argparse.Namespace) -> str:
-    """Returns an error of a function in the words of the command line.
+    """Replaces the names of arguments in an error message with options.
 
-    The arguments of functions become options: `batch_size=7` and
-    `` `batch_size` `` become `--batch-size 7` and `` `--batch-size` ``.
-
-    Args:
-        message: String.
-        arguments: The parsed arguments, whose names are those of options.
+    `batch_size=7` and `` `batch_size` `` become `--batch-size 7` and
+    `` `--batch-size` ``.
     """
     names = {**dict.fromkeys(vars(arguments)), "name": "dataset"}
     for name, option in names.items():

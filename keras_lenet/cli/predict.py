@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_lenet.cli import options
 from keras_lenet.cli.models import image_size, probabilities, write_figures
 from keras_lenet.pretrained import PRESETS
@@ -17,36 +19,38 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the subparsers of the command line."""
     parser = commands.add_parser(
         "predict",
-        parents=[options.common(), options.judging()],
-        help="tell what pictures show",
-        description="Print what each picture shows, one character on paper of "
-        "any colour, in any light, size and place, and how probable that is.",
+        parents=[
+            options.common(),
+            options.predictions("what the model saw of each picture"),
+        ],
+        help="print the character that each picture shows",
+        description="Print the character that each picture shows, and its "
+        "probability. A picture has one character, of any size and place, on "
+        "paper of any colour, in any light.",
         usage="%(prog)s [options] [MODEL] PICTURE [PICTURE ...]",
     )
     parser.add_argument(
         "pictures",
         metavar="[MODEL] PICTURE",
         nargs="+",
-        help="PNG, JPEG, BMP, GIF, TIFF or WebP files; the first may be a "
-        f"model: {options.MODEL} (default: mnist)",
+        help="PNG, JPEG, BMP, GIF, TIFF or WebP files; MODEL is "
+        f"{options.MODEL} (default: mnist)",
     )
     parser.add_argument(
         "--top",
         type=options.positive_integer,
         default=1,
         metavar="N",
-        help="number of most probable classes to print (default: %(default)s)",
+        help="print the N most probable classes (default: %(default)s)",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a list of objects as JSON"
+        "--json", action="store_true", help="print the answers as JSON"
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the class of every picture and its probability."""
-    import numpy as np
-
+    """Prints the class of each picture and its probability."""
     from keras_lenet import pictures, plots, saving
 
     name, paths = _model_and_pictures(arguments.pictures)
@@ -82,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Splits the arguments into a model and the paths of pictures."""
     first, *others = given
-    # No picture has such a name.
+    # A picture in a file with the name of a preset is `./mnist`.
     is_model = (
         first in PRESETS
         or Path(first).suffix == ".keras"
@@ -92,7 +96,7 @@ def _model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
         return "mnist", given
     if not others:
         raise ValueError(
-            f"PICTURE must be given. Received: the model {first} alone."
+            f"PICTURE must be given. Received: only the model {first}."
         )
     return first, others
 
@@ -107,7 +111,7 @@ def _prepare(model: Any, picture: Array) -> Array | None:
     if channels == 3:
         return pictures.fit_colour(picture, size)
     raise ValueError(
-        "The model must take grey or colour images, 1 or 3 channels. "
+        "The model must take images with 1 or 3 channels. "
         f"Received: a model for {channels}."
     )
 
@@ -116,22 +120,22 @@ def _describe(
     path: str, found: Array | None, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Returns the object that `--json` prints for a picture."""
-    result: dict[str, Any] = {
-        "picture": path,
-        "ink": found is not None,
-        "rejected": False,
-        "class": None,
-        "probability": None,
-        "top": [],
-    }
+    top: list[dict[str, Any]] = []
     if found is not None:
-        result["top"] = [
+        top = [
             {"class": int(index), "probability": float(found[index])}
             for index in found.argsort()[::-1][: arguments.top]
         ]
-        result |= result["top"][0]
-        result["rejected"] = result["probability"] < (arguments.reject or 0)
-    return result
+    best: dict[str, Any] = (
+        top[0] if top else {"class": None, "probability": None}
+    )
+    return {
+        "picture": path,
+        "ink": bool(top),
+        "rejected": bool(top) and best["probability"] < (arguments.reject or 0),
+        **best,
+        "top": top,
+    }
 
 
 def _answer(result: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from keras_lenet.datasets import DATASETS
 
-# Information, absl's own warning, and that there is no CUDA library (303).
+# Lines to drop: information, absl's own warning, and a missing CUDA library
+# (303).
 _START_UP_LINES = (
     r"I\d{4} |WARNING: All log messages before absl::InitializeLog|"
     r"E\d{4} .*failed call to cuInit: .*\(303\)"
@@ -31,7 +32,7 @@ def import_keras(arguments: argparse.Namespace) -> None:
             or arguments.command == "train"
             or (dataset in DATASETS and dataset != "digits")
         )
-        # If TensorFlow is missing, loading the data raises the error.
+        # If TensorFlow is missing, `load_data` raises a clearer error.
         with contextlib.suppress(ImportError):
             if uses_tensorflow:
                 import tensorflow as tf
@@ -44,8 +45,7 @@ def _without_start_up_lines() -> Iterator[None]:
     """Drops the lines that TensorFlow prints whenever it starts.
 
     Its C++ code writes them to stderr before it reads any setting. A separate
-    process drops them, so that all other lines arrive even if this process
-    crashes.
+    process filters stderr, so other lines arrive even if this process crashes.
     """
     code = (
         "import re, signal, sys\n"

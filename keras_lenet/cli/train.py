@@ -1,7 +1,9 @@
 """`keras-lenet train`."""
 
 import argparse
+import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from keras_lenet.cli import options
@@ -14,30 +16,39 @@ def add_parser(commands: Any) -> None:
         "train",
         parents=[options.common(), options.data()],
         help="train, and write model, history and plots",
-        description="Train LeNet-5. The defaults are the cookbook's: 300 steps "
-        "of 100 images, an evaluation on 500 held-out images every 5 steps.",
+        description="Train LeNet-5 with a recipe, and write the model, its "
+        "history and plots. The default recipe, cookbook, trains 300 steps of "
+        "100 images and evaluates on 500 test images every 5 steps.",
     )
-    for flag, text in (
-        ("--steps", f"number of training steps ({_defaults(_steps)})"),
+    for flag, text, default in (
+        (
+            "--steps",
+            "number of training steps",
+            lambda recipe: recipe.steps or f"{recipe.epochs} epochs",
+        ),
         (
             "--batch-size",
-            f"number of images per step ({_defaults(_batch_size)})",
+            "number of images per step",
+            lambda recipe: recipe.batch_size,
         ),
         (
             "--eval-every",
-            f"number of steps between evaluations ({_defaults(_eval_every)})",
+            "number of steps between evaluations",
+            lambda recipe: recipe.eval_every or "an epoch",
         ),
     ):
         parser.add_argument(
-            flag, type=options.positive_integer, metavar="N", help=text
+            flag,
+            type=options.positive_integer,
+            metavar="N",
+            help=f"{text} ({_defaults(default)})",
         )
     parser.add_argument(
         "--eval-size",
         type=options.positive_integer,
         default=500,
         metavar="N",
-        help="number of test images that an evaluation samples (default: "
-        "%(default)s)",
+        help="number of test images per evaluation (default: %(default)s)",
     )
     parser.add_argument(
         "--recipe",
@@ -45,19 +56,19 @@ def add_parser(commands: Any) -> None:
         help="; ".join(
             f"{name}: {recipe.description}" for name, recipe in RECIPES.items()
         )
-        + " (default: the first of the model)",
+        + f" (default: {_default_recipes()})",
     )
     parser.add_argument(
         "--model",
         choices=MODEL_NAMES,
-        help="LeNet-5 as it is used today, or as in the 1998 paper "
-        "(default: the recipe's)",
+        help="lenet5: LeNet-5 as it is used today; original: as in the 1998 "
+        "paper (default: the model of the recipe)",
     )
     parser.add_argument(
         "--start-from",
         metavar="MODEL",
-        help="start with the weights of a LeNet5: a preset, the folder of a "
-        "preset, or a .keras file; with other classes the output layer is "
+        help="start from a trained LeNet5: the name or folder of a preset, or "
+        "a .keras file; if the number of classes differs, its output layer is "
         "initialized again",
     )
     parser.add_argument(
@@ -65,69 +76,49 @@ def add_parser(commands: Any) -> None:
         type=options.natural_number,
         default=98,
         metavar="N",
-        help="decides weights, order and samples (default: %(default)s)",
+        help="seed of weights, order and samples (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         default="lenet5-run",
         metavar="DIR",
-        help="where to write (default: %(default)s)",
+        help="folder to write to (default: %(default)s)",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the interrupted run in --output, with the same other "
-        "options; start one if there is none",
+        help="continue the interrupted run in --output, if there is one; all "
+        "other options must be the same",
     )
     _add_processes(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains by a recipe, and writes model, history and plots."""
+    """Trains with a recipe, and writes model, history and plots."""
     _join_processes(arguments)
-    # The error has what tensorflow-datasets logs.
+    # Drop the warnings of tensorflow-datasets, which its errors repeat.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    result = train(
-        arguments.dataset,
-        arguments.recipe,
-        arguments.model,
-        arguments.start_from,
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        eval_every=arguments.eval_every,
-        eval_size=arguments.eval_size,
-        seed=arguments.seed,
-        output=arguments.output,
-        resume=arguments.resume,
-        data_dir=arguments.data_dir,
-    )
+    given = vars(arguments)
+    names = given.keys() & inspect.signature(train).parameters.keys()
+    result = train(**{name: given[name] for name in names})
     for path in result.files:
         print(f"wrote {path}")
 
 
-def _defaults(number: Any) -> str:
-    """Returns a default of every recipe, those with the same together."""
-    names: dict[str, list[str]] = {}
+def _default_recipes() -> str:
+    first = {r.model: name for name, r in reversed(RECIPES.items())}
+    return ", ".join(f"{first[model]} for {model}" for model in MODEL_NAMES)
+
+
+def _defaults(default: Callable[[Recipe], Any]) -> str:
+    """Describes the default of each recipe, grouped by value."""
+    names: dict[Any, list[str]] = {}
     for name, recipe in RECIPES.items():
-        names.setdefault(number(recipe), []).append(name)
-    return "; ".join(
-        f"{' and '.join(same)}: {value}" for value, same in names.items()
+        names.setdefault(default(recipe), []).append(name)
+    return "defaults: " + "; ".join(
+        f"{value} for {' and '.join(group)}" for value, group in names.items()
     )
-
-
-def _steps(recipe: Recipe) -> str:
-    if recipe.steps:
-        return str(recipe.steps)
-    return f"{recipe.epochs} epochs"
-
-
-def _batch_size(recipe: Recipe) -> str:
-    return str(recipe.batch_size)
-
-
-def _eval_every(recipe: Recipe) -> str:
-    return str(recipe.eval_every or "an epoch")
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +129,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="where the first process listens",
+        help="address at which process 0 listens",
     )
     group.add_argument(
         "--num-processes",
@@ -150,12 +141,12 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
         "--process-id",
         type=options.natural_number,
         metavar="I",
-        help="which of them this is, from 0; the first writes and prints",
+        help="index of this process, from 0; process 0 writes and prints",
     )
 
 
 def _join_processes(arguments: argparse.Namespace) -> None:
-    """Joins the processes that train together, if there are several."""
+    """Connects the processes that train together, if there are several."""
     given = {
         "--coordinator": arguments.coordinator,
         "--num-processes": arguments.num_processes,
@@ -183,7 +174,7 @@ def _join_processes(arguments: argparse.Namespace) -> None:
         )
     import jax
 
-    # The protocol of processes on CPUs.
+    # Gloo lets processes on CPUs communicate.
     name = "jax_cpu_collectives_implementation"
     jax.config.update(name, "gloo")  # type: ignore[no-untyped-call]
     jax.distributed.initialize(

@@ -1,7 +1,7 @@
 """The layers of the 1998 paper."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -54,8 +54,8 @@ class WeightedSum(keras.layers.Layer):
     derivatives.
     """
 
-    # Stands in for `kernel_initializer=None`.
-    default_kernel_initializer: Any = None
+    # Replaces `kernel_initializer=None`.
+    _default_kernel_initializer: ClassVar[Any] = None
     kernel: Any
     bias: Any
 
@@ -74,7 +74,7 @@ class WeightedSum(keras.layers.Layer):
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if kernel_initializer is None:
-            kernel_initializer = self.default_kernel_initializer
+            kernel_initializer = self._default_kernel_initializer
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -175,7 +175,11 @@ class TrainableSubsampling2D(WeightedSum):
     (1.5, 2)
     """
 
-    default_kernel_initializer = keras.initializers.Constant(0.25)
+    # A config, so that each layer makes its own initializer.
+    _default_kernel_initializer: ClassVar[Any] = {
+        "class_name": "Constant",
+        "config": {"value": 0.25},
+    }
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self._add_weights(input_shape, _channels(self, input_shape))

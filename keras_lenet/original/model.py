@@ -141,7 +141,7 @@ class OriginalLeNet5(BaseModel):
 
         self.num_classes = int(num_classes)
         self.include_preprocessing = include_preprocessing
-        # Mark the outputs as logits: `softmax` turns them to probabilities.
+        # Mark the outputs as logits: `softmax` turns them into probabilities.
         self.classifier_activation = keras.activations.linear
 
 

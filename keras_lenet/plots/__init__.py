@@ -1,10 +1,10 @@
-"""Pictures of a training's course, of predictions and of their errors.
+"""Plots of learning curves, predictions and errors.
 
 Functions take arrays and return a `matplotlib.figure.Figure`. A notebook
-displays it as the last expression of a cell, or with `display(figure)`;
-`figure.savefig("name.png")` writes it. `plt.show()` does not show it. The
-functions never use pyplot, so they can be called from any thread and leave
-nothing behind.
+displays it as the last expression of a cell or with `display(figure)`, and
+`figure.savefig("name.png")` writes it. `plt.show()` does not show it, as the
+functions do not use pyplot. So they work in any thread, and figures are freed
+like other objects.
 """
 
 from keras_lenet.plots.evaluation import (

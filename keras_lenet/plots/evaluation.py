@@ -22,23 +22,22 @@ def plot_confusion_matrix(
     predictions: npt.ArrayLike,
     class_names: Sequence[str],
 ) -> Figure:
-    """Draws how often each class was taken for each.
+    """Draws the number of predictions for each actual and predicted class.
 
-    Colours show the errors only, which the many right predictions would
-    outshine.
+    Colours show errors only, as the many right predictions would outshine them.
 
     Args:
         labels: Array of integers of shape `(n,)`, the actual classes.
-        predictions: Array of integers of shape `(n,)`, the predicted classes,
-            or the model's output of shape `(n, num_classes)`, of which the
-            largest counts, or `(n, 1)`, where class 1 is above 0.5.
-        class_names: Sequence of strings, the names of the classes from 0 on.
+        predictions: Array of predicted classes or outputs, as for
+            `plot_predictions`.
+        class_names: Sequence of strings, the names of the classes from 0.
 
     Returns:
         A `Figure`.
 
     Raises:
-        ValueError: When shapes are not of the form above.
+        ValueError: If `labels` and `predictions` have different lengths, or
+            are empty.
 
     Example:
 
@@ -60,22 +59,21 @@ def plot_confusion_matrix(
     counts = confusion_matrix(actual, predicted, labels=range(count))
     errors = counts.astype("float64")
     np.fill_diagonal(errors, np.nan)
-    most = max(1.0, np.nanmax(errors, initial=0.0))
+    max_error = max(1.0, np.nanmax(errors, initial=0.0))
     size = max(4.5, 0.42 * count)
     figure = NotebookFigure(figsize=(size + 1, size), layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=most)
+    image = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max_error)
     names = [escape_tex(name) for name in class_names]
-    turned = 90 if max(map(len, names)) > 2 else 0
-    axes.set_xticks(range(count), names, rotation=turned)
+    rotation = 90 if max(map(len, names)) > 2 else 0
+    axes.set_xticks(range(count), names, rotation=rotation)
     axes.set_yticks(range(count), names)
     axes.set_xlabel("Predicted")
     axes.set_ylabel("Actual")
-    right = int(np.trace(counts))
-    axes.set_title(f"{counts.sum() - right:,} of {counts.sum():,} wrong")
+    wrong = counts.sum() - int(np.trace(counts))
+    axes.set_title(f"{wrong:,} of {counts.sum():,} wrong")
     for row, column in zip(*np.nonzero(counts), strict=True):
-        # Dark on light and light on dark.
-        dark = row != column and counts[row, column] > 0.6 * most
+        is_dark = row != column and counts[row, column] > 0.6 * max_error
         axes.text(
             column,
             row,
@@ -83,9 +81,9 @@ def plot_confusion_matrix(
             ha="center",
             va="center",
             fontsize=7,
-            color="white" if dark else "black",
+            color="white" if is_dark else "black",
         )
-    figure.colorbar(shown, label="Errors", shrink=0.8)
+    figure.colorbar(image, label="Errors", shrink=0.8)
     return figure
 
 
@@ -95,24 +93,25 @@ def plot_risk_coverage(
     target: float = 0.001,
     references: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Draws the error that is left against the share that is rejected.
+    """Draws the remaining error against the share of rejected predictions.
 
     Args:
-        rejected: Array of floats of shape `(n,)`, shares of predictions that
-            are rejected, ascending, as
-            `keras_lenet.calibration.risk_coverage_curve` gives them.
-        error: Array of floats of shape `(n,)`, the shares of the others that
-            are wrong.
-        target: Number. The error for which the share that must be rejected
-            is marked. Defaults to `0.001`.
-        references: Mapping of names to `(rejected, error)`, points to compare
-            with. By default none.
+        rejected: Array of floats of shape `(n,)`, ascending shares of rejected
+            predictions, as `keras_lenet.calibration.risk_coverage_curve`
+            returns them.
+        error: Array of floats of shape `(n,)`, the share of wrong predictions
+            among the others.
+        target: Number. The plot marks the share to reject to reach this error.
+            Defaults to `0.001`.
+        references: Mapping of names to points `(rejected, error)` to compare
+            with. Defaults to `None`.
 
     Returns:
         A `Figure`.
 
     Raises:
-        ValueError: When lengths differ.
+        ValueError: If `rejected` and `error` have different lengths, or are
+            empty.
 
     Example:
 
@@ -153,7 +152,7 @@ def plot_risk_coverage(
             markerfacecolor="none",
             label=name,
         )
-    # What matters is where few are rejected.
+    # Zoom in on small shares, but show all marked points.
     ends = [0.02, *(point[0] for point in (references or {}).values())]
     if reached.size:
         ends.append(shares[reached[0]])

@@ -1,4 +1,4 @@
-"""What all plots share: the figure, colours, checks and panels."""
+"""Figure, colours, checks and panels that all plots share."""
 
 import io
 from collections.abc import Sequence
@@ -9,19 +9,14 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Of the palette by Okabe and Ito, which readers with any colour vision can
-# tell apart (https://jfly.uni-koeln.de/color/); in grey the lines differ by
-# their dashes.
+# The palette of Okabe and Ito is distinct for any colour vision
+# (https://jfly.uni-koeln.de/color/). In greyscale, dashes tell lines apart.
 TRAINING_STYLE: dict[str, Any] = {"color": "#0072B2", "linestyle": "-"}
-
-
 HELD_OUT_STYLES: list[dict[str, Any]] = [
     {"color": "#D55E00", "linestyle": "--"},
     {"color": "#009E73", "linestyle": ":"},
     {"color": "#CC79A7", "linestyle": "-."},
 ]
-
-
 WRONG_COLOR = "#D55E00"
 
 
@@ -37,15 +32,15 @@ class NotebookFigure(Figure):
 def check_predictions(
     images: npt.ArrayLike, labels: npt.ArrayLike, predictions: npt.ArrayLike
 ) -> tuple[Any, Any, Any]:
-    """Returns pixels, actual and predicted classes in one form."""
+    """Returns checked pixels, actual classes and predicted classes."""
     pixels, actual = np.asarray(images), np.asarray(labels)
     predicted = to_classes(predictions)
     if pixels.ndim == 3:
         pixels = pixels[..., np.newaxis]
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise ValueError(
-            "`images` must have the shape (n, height, width, channels) with 1 "
-            "or 3 channels, or (n, height, width). "
+            "`images` must have shape (n, height, width, channels) with 1 or "
+            "3 channels, or (n, height, width). "
             f"Received: images of shape {pixels.shape}."
         )
     count = len(pixels)
@@ -62,18 +57,18 @@ def check_predictions(
 
 
 def to_classes(predictions: npt.ArrayLike) -> Any:
-    """Returns the classes that a model's output means."""
+    """Returns the classes of a model's output, or of classes themselves."""
     predicted = np.asarray(predictions)
     if predicted.ndim != 2:
         return predicted
     if predicted.shape[1] == 1:
-        # As Keras' `BinaryAccuracy` does.
+        # Use the threshold of Keras' `BinaryAccuracy`.
         return (predicted[:, 0] > 0.5).astype("int64")
     return predicted.argmax(axis=1)
 
 
 def make_panels(figure: Figure, rows: int, columns: int, count: int) -> Any:
-    """Returns as many panels as there is something to draw."""
+    """Returns `count` panels of a grid, and removes the others."""
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[count:]:
         axes.remove()
@@ -81,24 +76,13 @@ def make_panels(figure: Figure, rows: int, columns: int, count: int) -> Any:
 
 
 def are_raw_floats(pixels: Any) -> bool:
-    """Returns whether pixels are floats in [0, 255], not in [0, 1].
-
-    Args:
-        pixels: Array.
-    """
+    """Returns whether pixels are floats in [0, 255], not in [0, 1]."""
     return bool(pixels.dtype.kind == "f" and pixels.max(initial=0) > 1)
 
 
 def check_pixels(pixels: Any) -> None:
-    """Checks that pixels can be drawn.
-
-    Args:
-        pixels: Array.
-
-    Raises:
-        ValueError: When they are neither in [0, 255] nor in [0, 1].
-    """
-    # NaN compares false.
+    """Raises a `ValueError` unless pixels are in [0, 255]."""
+    # NaN fails this comparison, too.
     if not ((pixels >= 0) & (pixels <= 255)).all():
         raise ValueError(
             "`images` must be in [0, 255], or floats in [0, 1]. Received: "
@@ -108,8 +92,8 @@ def check_pixels(pixels: Any) -> None:
 
 def show_image(axes: Axes, pixels: Any) -> None:
     """Draws an image without ticks."""
-    white = 255 if pixels.dtype == np.uint8 else 1
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=white)
+    vmax = 255 if pixels.dtype == np.uint8 else 1
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=vmax)
     axes.set_xticks([])
     axes.set_yticks([])
 
@@ -122,6 +106,5 @@ def class_name(label: int, class_names: Sequence[str] | None) -> str:
 
 
 def escape_tex(text: str) -> str:
-    """Returns text that Matplotlib draws as it is."""
-    # Matplotlib takes text between two dollars for TeX.
+    """Escapes dollars, between which Matplotlib expects TeX."""
     return text.replace("$", r"\$")

@@ -18,20 +18,20 @@ from keras_lenet.plots.figure import (
 
 
 def plot_history(history: Any) -> Figure:
-    """Draws the loss and every metric, in training and on held-out data.
+    """Draws the loss and all metrics on training and held-out data.
 
     Args:
-        history: What `fit` returns, a `HeldOutEvaluation`, or the `history`
-            of either: a mapping of names to numbers over time, all of one
-            length. Names that start with `val_` are those of held-out data
-            and share a panel with the metric they end in. `"step"`, where
-            present, is the horizontal axis; otherwise it is the epoch.
+        history: The return value of `fit`, a `HeldOutEvaluation`, or the
+            `history` of either: a mapping of names to sequences of one length.
+            A name that starts with `val_` belongs to held-out data, and shares
+            a panel with the metric it ends in. The horizontal axis is `"step"`
+            if present, otherwise the epoch.
 
     Returns:
         A `Figure` with one panel for each metric.
 
     Raises:
-        ValueError: When there is nothing to draw, or lengths differ.
+        ValueError: If there is nothing to draw, or lengths differ.
 
     Example:
 
@@ -52,15 +52,15 @@ def plot_history(history: Any) -> Figure:
     if not curves or 0 in lengths.values() or len(set(lengths.values())) > 1:
         raise ValueError(
             "`history` must map names to sequences of one length, at least 1. "
-            f"Received: sequences of the lengths {lengths}."
+            f"Received: lengths {lengths}."
         )
     metrics = [name for name in curves if not name.startswith("val_")]
-    # Held-out data may have a metric that training has not.
+    # Add metrics that only held-out data have.
     for name in curves:
         if name.startswith("val_") and not _metric_of(name, metrics):
             metrics.append(name.removeprefix("val_"))
 
-    # Keras counts epochs from 0 on.
+    # Keras counts epochs from 0.
     numbers = range(max(lengths.values())) if epochs is None else epochs
     x = history.get("step", [number + 1 for number in numbers])
     columns = min(len(metrics), 2)
@@ -77,7 +77,7 @@ def plot_history(history: Any) -> Figure:
 
 
 def _metric_of(name: str, metrics: Sequence[str]) -> str | None:
-    """Returns the metric that a curve belongs to, e.g. of `val_test_loss`."""
+    """Returns a curve's metric, e.g. `loss` for `val_test_loss`."""
     if not name.startswith("val_"):
         return name
     endings = [metric for metric in metrics if name.endswith(f"_{metric}")]
@@ -95,8 +95,8 @@ def _plot_metric(
         if name == metric:
             label, style = "training", TRAINING_STYLE
         else:
-            of = name.removeprefix("val_").removesuffix(metric).strip("_")
-            label = f"held-out, {escape_tex(of)}" if of else "held-out"
+            data = name.removeprefix("val_").removesuffix(metric).strip("_")
+            label = f"held-out, {escape_tex(data)}" if data else "held-out"
             style = HELD_OUT_STYLES[held_out % len(HELD_OUT_STYLES)]
             held_out += 1
         marker = "o" if len(y) == 1 else ""

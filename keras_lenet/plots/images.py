@@ -24,27 +24,26 @@ def plot_predictions(
     predictions: npt.ArrayLike,
     class_names: Sequence[str] | None = None,
 ) -> Figure:
-    r"""Draws images in a grid, each with its actual and its predicted class.
+    r"""Draws a grid of images with their actual and predicted classes.
 
-    A wrong prediction is marked by a cross and another colour.
+    A cross and another colour mark wrong predictions.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, 1 channel
             (grey) or 3 (colour), or `(n, height, width)`; integers or floats
             in [0, 255], or floats in [0, 1].
         labels: Array of integers of shape `(n,)`, the actual classes.
-        predictions: Array of integers of shape `(n,)`, the predicted classes,
-            or the model's output of shape `(n, num_classes)`, of which the
-            largest counts, or `(n, 1)`, where class 1 is above 0.5.
-        class_names: Sequence of strings, the names of the classes from 0 on.
-            By default their numbers.
+        predictions: Array of integers of shape `(n,)`, the predicted classes.
+            Or a model's output of shape `(n, num_classes)`, where the largest
+            wins, or `(n, 1)`, where class 1 is above 0.5.
+        class_names: Sequence of strings, the names of the classes from 0.
+            Defaults to their numbers.
 
     Returns:
         A `Figure`.
 
     Raises:
-        ValueError: When lengths differ, or shapes or pixels are not of the
-            form above.
+        ValueError: If lengths differ, or `images` have another shape or range.
 
     Example:
 
@@ -88,25 +87,22 @@ def plot_errors(
     class_names: Sequence[str] | None = None,
     max_images: int = 200,
 ) -> Figure:
-    r"""Draws the images that were misclassified, and what for.
+    r"""Draws misclassified images with their actual and predicted classes.
 
-    As figure 8 of https://doi.org/10.1109/5.726791 does.
+    It is like figure 8 of https://doi.org/10.1109/5.726791.
 
     Args:
         images: Array, as for `plot_predictions`.
-        labels: Array of integers of shape `(n,)`, the actual classes.
+        labels: Array, as for `plot_predictions`.
         predictions: Array, as for `plot_predictions`.
-        class_names: Sequence of strings, the names of the classes from 0 on.
-            By default their numbers.
-        max_images: Integer. How many to draw at most. Defaults to `200`.
+        class_names: Sequence of strings, as for `plot_predictions`.
+        max_images: Integer. The maximum number of images. Defaults to `200`.
 
     Returns:
-        A `Figure`. Above each image stands its actual and its predicted
-        class.
+        A `Figure`.
 
     Raises:
-        ValueError: When lengths differ, or shapes or pixels are not of the
-            form above.
+        ValueError: As for `plot_predictions`.
 
     Example:
 
@@ -148,21 +144,21 @@ def plot_pictures(
     images: Sequence[npt.ArrayLike | None],
     titles: Sequence[str],
 ) -> Figure:
-    """Draws pictures, each beside what a model saw of it.
+    """Draws pictures beside the images that a model gets of them.
 
     Args:
-        pictures: Sequence of arrays of shape `(height, width, channels)`,
-            uint8 in [0, 255], 1 or 3 channels, of any sizes.
-        images: Sequence of arrays of the same form, what
-            `keras_lenet.pictures.prepare_character` made of each; `None`
-            where there was no ink.
-        titles: Sequence of strings, what stands above each.
+        pictures: Sequence of uint8 arrays of shape `(height, width, channels)`
+            with 1 or 3 channels, of any sizes.
+        images: Sequence of such arrays, e.g. the outputs of
+            `keras_lenet.pictures.prepare_character`; `None` for a picture
+            without ink.
+        titles: Sequence of strings, the titles of the pictures.
 
     Returns:
         A `Figure`.
 
     Raises:
-        ValueError: When lengths differ.
+        ValueError: If lengths differ, or there are no pictures.
 
     Example:
 
@@ -186,13 +182,13 @@ def plot_pictures(
         figsize=(3.6 * columns, 2.1 * rows + 0.2), layout="constrained"
     )
     panels = make_panels(figure, rows, 2 * columns, 2 * count)
-    for index in range(count):
-        picture, seen = panels[2 * index : 2 * index + 2]
-        show_image(picture, np.asarray(pictures[index]))
-        picture.set_title(escape_tex(titles[index]), fontsize=9, loc="left")
-        image = images[index]
+    for left, right, picture, image, title in zip(
+        panels[::2], panels[1::2], pictures, images, titles, strict=True
+    ):
+        show_image(left, np.asarray(picture))
+        left.set_title(escape_tex(title), fontsize=9, loc="left")
         if image is None:
-            seen.remove()
+            right.remove()
         else:
-            show_image(seen, np.asarray(image))
+            show_image(right, np.asarray(image))
     return figure

@@ -41,7 +41,7 @@ def keras_lenet(*arguments, cwd=None, **environment):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, digits):
-    """A model that tells digits apart, and the folder it is in."""
+    """Returns the folder of a `model.keras` trained on digits."""
     (x_train, y_train), _ = digits
     folder = tmp_path_factory.mktemp("trained")
     keras.utils.set_random_seed(1)
@@ -55,7 +55,7 @@ def trained(tmp_path_factory, digits):
 
 @pytest.fixture
 def npz(tmp_path, generator):
-    """The path of a small data set of colour images of 20x20 pixels."""
+    """Returns the path of a small data set of 20x20 colour images."""
     images = generator.integers(0, 256, (30, 20, 20, 3)).astype("uint8")
     labels = np.arange(30) % 3
     path = tmp_path / "small.npz"
@@ -64,7 +64,9 @@ def npz(tmp_path, generator):
 
 
 @needs_tensorflow
-def test_train_writes_and_prints_what_it_promises(tmp_path, npz, capsys):
+def test_train_writes_its_files_and_prints_evaluations_and_accuracy(
+    tmp_path, npz, capsys
+):
     output = tmp_path / "a folder" / "{new}"
     code = main(
         [
@@ -120,7 +122,7 @@ def test_train_draws_a_progress_bar_that_fits_a_terminal(
 
 
 @needs_tensorflow
-def test_train_follows_the_fast_recipe(tmp_path, npz):
+def test_train_compiles_with_the_fast_recipe(tmp_path, npz):
     code = main(
         [
             *("train", "--dataset", str(npz), "--output", str(tmp_path)),
@@ -138,7 +140,7 @@ def test_train_follows_the_fast_recipe(tmp_path, npz):
 
 
 @needs_tensorflow
-def test_train_evaluates_once_when_it_ends_before_an_evaluation_is_due(
+def test_train_evaluates_at_the_end_if_no_evaluation_was_due(
     tmp_path, npz, capsys
 ):
     arguments = [
@@ -155,7 +157,7 @@ def test_train_evaluates_once_when_it_ends_before_an_evaluation_is_due(
 
 
 @needs_tensorflow
-def test_train_is_reproducible_and_the_seed_matters(tmp_path, npz, capsys):
+def test_train_repeats_a_run_with_the_same_seed_only(tmp_path, npz, capsys):
     def history(seed, folder):
         arguments = ["train", "--dataset", str(npz), "--steps", "4"]
         arguments += ["--batch-size", "10", "--eval-every", "1"]
@@ -166,7 +168,7 @@ def test_train_is_reproducible_and_the_seed_matters(tmp_path, npz, capsys):
     assert history("1", "a") == history("1", "b") != history("2", "c")
 
 
-def test_evaluate_prints_what_the_model_reaches(trained, digits, capsys):
+def test_evaluate_prints_the_accuracy_and_loss(trained, digits, capsys):
     _, (x_test, y_test) = digits
     assert main(["evaluate", str(trained / "model.keras")]) == 0
     model = keras.saving.load_model(trained / "model.keras")
@@ -192,7 +194,7 @@ def test_evaluate_prepares_images_for_a_model_without_preprocessing(
 
 @pytest.fixture
 def photographs(digits, tmp_path):
-    """Twelve files with digits, large, off the middle, dark on bright paper."""
+    """Returns paths and labels of twelve large, off-centre, dark digits."""
     _, (x_test, y_test) = digits
     paths = []
     for index in range(12):
@@ -203,7 +205,7 @@ def photographs(digits, tmp_path):
     return paths, y_test[:12]
 
 
-def test_predict_tells_digits_of_pictures(trained, photographs, capsys):
+def test_predict_reads_digits_in_pictures(trained, photographs, capsys):
     paths, expected = photographs
     for model in ("digits", str(trained / "model.keras")):
         assert main(["predict", model, *paths]) == 0
@@ -213,7 +215,7 @@ def test_predict_tells_digits_of_pictures(trained, photographs, capsys):
         assert np.mean(np.equal(answers, expected)) > 0.8
 
 
-def test_predict_needs_no_model_to_be_named(photographs, capsys):
+def test_predict_uses_the_mnist_preset_by_default(photographs, capsys):
     paths, _ = photographs
     answers = []
     for model in ([], ["mnist"]):
@@ -266,13 +268,13 @@ def test_predict_draws_what_the_model_saw(photographs, tmp_path, capsys):
     output = tmp_path / "plots"
     assert main(["predict", *paths[:3], "--plot", "--output", str(output)]) == 0
     assert [path.name for path in output.iterdir()] == ["pictures.png"]
-    # What is piped on has the answers alone.
+    # stdout has nothing but the answers, so it can be piped.
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
     assert captured.err == f"wrote {output / 'pictures.png'}\n"
 
 
-def test_predict_takes_an_image_as_the_model_was_trained_on_it(
+def test_predict_leaves_an_image_in_mnist_form_unchanged(
     trained, digits, tmp_path, capsys
 ):
     _, (x_test, _) = digits
@@ -291,7 +293,7 @@ def test_predict_takes_an_image_as_the_model_was_trained_on_it(
     )
 
 
-def test_predict_reads_colour(tmp_path, generator, capsys):
+def test_predict_reads_colour_pictures(tmp_path, generator, capsys):
     model = LeNet5(num_classes=4, input_shape=(20, 20, 3))
     model.save(tmp_path / "model.keras")
     image = generator.integers(0, 256, (20, 20, 3)).astype("uint8")
@@ -322,7 +324,7 @@ def test_evaluate_draws_and_rejects(tmp_path, digits, capsys):
 
 
 @needs_tensorflow
-def test_training_can_start_from_a_preset(tmp_path, digits, capsys):
+def test_train_starts_from_a_preset(tmp_path, digits, capsys):
     output = tmp_path / "run"
     arguments = ["train", "--steps", "1", "--output", str(output)]
     assert main([*arguments, "--start-from", "digits"]) == 0
@@ -335,7 +337,7 @@ def test_training_can_start_from_a_preset(tmp_path, digits, capsys):
 
 
 @needs_tensorflow
-def test_a_preset_for_other_classes_keeps_all_but_the_last_layer(
+def test_start_from_keeps_all_but_the_last_layer_for_other_classes(
     tmp_path, generator, capsys
 ):
     images = generator.integers(0, 256, (40, 20, 20)).astype("uint8")
@@ -365,7 +367,7 @@ def test_a_preset_for_other_classes_keeps_all_but_the_last_layer(
 
 
 @needs_tensorflow
-def test_the_accurate_recipe_trains_on_distorted_images_by_its_own_numbers(
+def test_the_accurate_recipe_distorts_images_and_sets_batches_and_epochs(
     tmp_path, monkeypatch, capsys
 ):
     calls = []
@@ -388,7 +390,7 @@ def test_the_accurate_recipe_trains_on_distorted_images_by_its_own_numbers(
 
 @once
 @needs_tensorflow
-def test_the_network_of_the_paper_is_trained_its_own_way(
+def test_the_original_model_trains_with_the_papers_recipe(
     tmp_path, photographs, capsys
 ):
     output = ["--output", str(tmp_path), "--eval-size", "10"]
@@ -397,7 +399,7 @@ def test_the_network_of_the_paper_is_trained_its_own_way(
     model = load_model(tmp_path / "model.keras")
     assert type(model) is OriginalLeNet5
     history = (tmp_path / "history.csv").read_text().splitlines()
-    # An evaluation for each pass through 1,437 images, and one at the end.
+    # The recipe evaluates after each epoch and at the end: here, once.
     assert [line.split(",")[0] for line in history] == ["step", "60"]
     path = str(tmp_path / "model.keras")
     assert main(["evaluate", path]) == 0
@@ -444,7 +446,7 @@ def make_bad_files(folder):
         ("predict MODEL folder", "folder: no such file"),
         ("predict blank.png --plot --output text.png", "`--output` must be a"),
         ("predict MODEL text.png", "text.png"),
-        ("predict MODEL", "Received: the model"),
+        ("predict MODEL", "Received: only the model"),
         ("predict folder blank.png", "folder: expected the file metadata.json"),
         ("train --start-from gone", "none of the presets digits, mnist"),
         ("train --coordinator h:1", "Received: no --num-processes, no --pro"),
@@ -463,7 +465,7 @@ def make_bad_files(folder):
         ("train --dataset folder", "folder: expected a folder with MNIST's"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_exit_code_2(
+def test_unusable_input_prints_one_line_and_exits_with_2(
     arguments, message, trained, tmp_path, npz, capsys, monkeypatch
 ):
     make_bad_files(tmp_path)
@@ -495,7 +497,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
         ("--model original", "`--recipe`"),
     ],
 )
-def test_the_state_of_another_run_is_refused_by_the_name_of_the_option(
+def test_resume_names_the_option_that_differs_from_the_saved_run(
     change, named, tmp_path, npz, capsys
 ):
     output = tmp_path / "run"
@@ -517,7 +519,7 @@ def test_the_state_of_another_run_is_refused_by_the_name_of_the_option(
 
 @pytest.mark.starts_first
 @needs_tensorflow
-def test_train_prints_nothing_of_how_tensorflow_starts(tmp_path, npz):
+def test_train_drops_the_start_up_lines_of_tensorflow(tmp_path, npz):
     environment = os.environ.copy()
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     done = subprocess.run(
@@ -534,7 +536,7 @@ def test_train_prints_nothing_of_how_tensorflow_starts(tmp_path, npz):
 
 
 @once
-def test_what_is_no_line_of_a_start_arrives_even_in_a_crash():
+def test_other_lines_on_stderr_arrive_even_after_a_crash():
     dropped = [
         "WARNING: All log messages before absl::InitializeLog() is called",
         "I0000 00:00:17.25 1 cudart_stub.cc:31] Could not find cuda drivers",
@@ -576,12 +578,14 @@ def test_help_fits_80_columns(command, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="about the other backends")
-def test_several_processes_need_jax(capsys):
+def test_several_processes_require_jax(capsys):
     assert main(f"train {TOGETHER} --process-id 0".split()) == 2
     assert f"Received: the backend {BACKEND}." in capsys.readouterr().err
 
 
-def test_every_device_gets_as_many_images(tmp_path, capsys, monkeypatch):
+def test_the_batch_size_must_be_a_multiple_of_the_devices(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("keras_lenet.distribution.device_count", lambda: 3)
     assert main(["train", "--batch-size", "100"]) == 2
@@ -604,7 +608,7 @@ def test_every_device_gets_as_many_images(tmp_path, capsys, monkeypatch):
         (["predict", "a.png", "--top", "0"], "expected an integer from 1 to"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_exit_code_2(
+def test_wrong_options_print_one_line_and_exit_with_2(
     arguments, message, capsys
 ):
     with pytest.raises(SystemExit) as exit_:
@@ -614,7 +618,7 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
     assert message in error and error.count("\n") == 1
 
 
-def test_an_interrupt_ends_without_a_traceback(monkeypatch, capsys):
+def test_ctrl_c_prints_no_traceback(monkeypatch, capsys):
     def interrupt(_):
         raise KeyboardInterrupt
 
@@ -635,7 +639,7 @@ def test_help_and_version_need_no_keras():
 
 
 @once
-def test_the_backend_is_the_one_that_was_asked_for(trained, tmp_path):
+def test_backend_selects_the_keras_backend(trained, tmp_path):
     other = "torch" if BACKEND != "torch" else "jax"
     pytest.importorskip(other)
     code = (
@@ -648,7 +652,7 @@ def test_the_backend_is_the_one_that_was_asked_for(trained, tmp_path):
 
 
 @once
-def test_python_m_keras_lenet_is_the_same_command(trained):
+def test_python_m_keras_lenet_runs_the_command_line(trained):
     done = keras_lenet("evaluate", str(trained / "gone.keras"))
     assert done.returncode == 2
     assert "gone.keras: no such file" in done.stderr

@@ -45,7 +45,7 @@ def test_plot_history_counts_epochs_from_1_for_the_history_of_fit():
     assert axes.get_xlabel() == "Epoch"
 
 
-def test_plot_history_takes_what_fit_returns_and_a_held_out_evaluation():
+def test_plot_history_accepts_the_history_of_fit_and_held_out_evaluation():
     class History:
         history: ClassVar = {"loss": [3.0, 2.0], "val_loss": [3.0, 1.0]}
         epoch: ClassVar = [4, 5]
@@ -61,7 +61,7 @@ def test_plot_history_takes_what_fit_returns_and_a_held_out_evaluation():
     assert list(loss.lines[0].get_xdata()) == [5, 10, 15]
 
 
-def test_plot_history_names_the_sets_of_held_out_data():
+def test_plot_history_labels_each_held_out_data_set():
     (axes,) = plot_history(
         {"loss": [3.0], "val_mine_loss": [4.0], "val_yours_loss": [5.0]}
     ).axes
@@ -72,12 +72,12 @@ def test_plot_history_names_the_sets_of_held_out_data():
     ]
 
 
-def test_plot_history_draws_a_metric_that_only_held_out_data_have():
+def test_plot_history_draws_metrics_of_held_out_data_only():
     titles = [a.get_title() for a in plot_history({"val_loss": [1.0]}).axes]
     assert titles == ["Loss"]
 
 
-def test_plot_history_tells_curves_apart_in_grey():
+def test_plot_history_uses_a_different_line_style_for_each_curve():
     styles = {
         line.get_linestyle() for line in plot_history(HISTORY).axes[0].lines
     }
@@ -88,8 +88,10 @@ def test_plot_history_tells_curves_apart_in_grey():
     "history",
     [{}, {"step": [1]}, {"loss": []}, {"loss": [1], "accuracy": [1, 2]}],
 )
-def test_plot_history_rejects(history):
-    with pytest.raises(ValueError, match=r"sequences of one length.*Received"):
+def test_plot_history_rejects_empty_and_unequal_sequences(history):
+    with pytest.raises(
+        ValueError, match=r"sequences of one length.*Received: lengths"
+    ):
         plot_history(history)
 
 
@@ -103,7 +105,7 @@ def test_plot_predictions_draws_every_image_once(count, channels, generator):
     assert figure.get_suptitle() == f"{count} of {count} right"
 
 
-def test_plot_predictions_marks_wrong_ones_and_names_classes(generator):
+def test_plot_predictions_marks_errors_and_names_classes(generator):
     images = generator.random((3, 8, 8))
     figure = plot_predictions(
         images, [0, 1, 2], np.eye(3)[[0, 2, 2]], ["a", "$b$", "c"]
@@ -120,7 +122,7 @@ def test_plot_predictions_marks_wrong_ones_and_names_classes(generator):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_floats_and_integers_up_to_255_are_drawn_as_bytes_are(
+def test_floats_and_integers_up_to_255_are_drawn_like_uint8(
     channels, generator
 ):
     images = generator.integers(0, 256, (4, 9, 8, channels)).astype("uint8")
@@ -136,14 +138,14 @@ def test_floats_and_integers_up_to_255_are_drawn_as_bytes_are(
 
 @pytest.mark.parametrize("value", [-0.1, 255.5, np.nan])
 @pytest.mark.parametrize("plot", [plot_predictions, plot_errors])
-def test_pixels_that_cannot_be_drawn_are_refused(plot, value):
+def test_pixels_out_of_range_raise(plot, value):
     images = np.full((2, 8, 8), 0.5)
     images[1, 2, 3] = value
     with pytest.raises(ValueError, match=r"in \[0, 255\].*Received: numbers"):
         plot(images, [0, 1], [0, 1])
 
 
-def test_one_output_is_the_probability_of_class_1(generator):
+def test_a_single_output_is_the_probability_of_class_1(generator):
     outputs = np.array([[0.2], [0.7], [0.6]])
     figure = plot_predictions(generator.random((3, 8, 8)), [0, 1, 0], outputs)
     assert figure.get_suptitle() == "2 of 3 right, wrong ones marked ✗"
@@ -152,7 +154,7 @@ def test_one_output_is_the_probability_of_class_1(generator):
 
 
 @on_default_backend
-def test_figures_show_themselves_in_ipython_without_pyplot(tmp_path):
+def test_ipython_displays_figures_without_pyplot(tmp_path):
     pytest.importorskip("IPython")
     code = """
 import sys
@@ -189,7 +191,7 @@ pictures = SamplePredictions(images, labels, filepath=None, strict=True)
     ]
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
-    # The kernel warns of unencrypted sockets, nbclient of its event loop.
+    # Ignore warnings about unencrypted sockets and nbclient's event loop.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nbclient.NotebookClient(
@@ -222,14 +224,12 @@ pictures = SamplePredictions(images, labels, filepath=None, strict=True)
     ],
 )
 @pytest.mark.parametrize("plot", [plot_predictions, plot_errors])
-def test_images_that_do_not_fit_are_refused(
-    plot, images, labels, predictions, message
-):
+def test_wrong_shapes_raise(plot, images, labels, predictions, message):
     with pytest.raises(ValueError, match=message):
         plot(np.ones(images), np.ones(labels, int), np.ones(predictions, int))
 
 
-def test_plot_errors_draws_the_wrong_ones_alone(generator):
+def test_plot_errors_draws_only_misclassified_images(generator):
     images = generator.integers(0, 256, (40, 9, 9, 1)).astype("uint8")
     labels, predictions = generator.integers(0, 3, (2, 40))
     wrong = np.flatnonzero(labels != predictions)
@@ -244,13 +244,13 @@ def test_plot_errors_draws_the_wrong_ones_alone(generator):
     assert figure.get_suptitle() == title + ", the first 12"
 
 
-def test_plot_errors_without_errors_says_so(generator):
+def test_plot_errors_without_errors_has_a_title_and_no_panels(generator):
     figure = plot_errors(generator.random((2, 8, 8)), [1, 2], np.eye(3)[[1, 2]])
     assert figure.get_suptitle() == "0 of 2 wrong: actual→predicted"
     assert not figure.axes
 
 
-def test_plot_confusion_matrix_counts_actual_by_predicted(generator):
+def test_plot_confusion_matrix_counts_each_pair_of_classes(generator):
     labels, predictions = generator.integers(0, 3, (2, 50))
     figure = plot_confusion_matrix(labels, predictions, ["a", "$", "cc", "d"])
     axes = figure.axes[0]
@@ -265,7 +265,7 @@ def test_plot_confusion_matrix_counts_actual_by_predicted(generator):
     assert axes.get_title() == f"{wrong} of 50 wrong"
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["a", r"\$", "cc", "d"]
-    # Colours show errors.
+    # Colours show errors only.
     shown = axes.images[0].get_array()
     assert np.ma.getmaskarray(shown).diagonal().all()
 
@@ -274,12 +274,12 @@ def test_plot_confusion_matrix_counts_actual_by_predicted(generator):
     ("labels", "predictions"),
     [([0, 1], [0]), ([], []), ([0], np.ones((2, 2)))],
 )
-def test_plot_confusion_matrix_rejects(labels, predictions):
+def test_plot_confusion_matrix_rejects_other_lengths(labels, predictions):
     with pytest.raises(ValueError, match="must have the same length"):
         plot_confusion_matrix(labels, predictions, ["a", "b"])
 
 
-def test_plot_rejection_marks_where_the_target_is_reached():
+def test_plot_risk_coverage_marks_where_the_target_is_reached():
     figure = plot_risk_coverage(
         [0, 0.01, 0.02, 0.03],
         [0.02, 0.008, 0.004, 0.0],
@@ -294,17 +294,17 @@ def test_plot_rejection_marks_where_the_target_is_reached():
     assert axes.get_xlim()[1] > 0.02
 
 
-def test_plot_rejection_of_a_target_that_is_not_reached_marks_nothing():
+def test_plot_risk_coverage_marks_nothing_if_the_target_is_not_reached():
     (axes,) = plot_risk_coverage([0, 0.5], [0.1, 0.1]).axes
     assert [line.get_label() for line in axes.lines] == ["LeNet5"]
 
 
-def test_plot_rejection_rejects_other_lengths():
+def test_plot_risk_coverage_rejects_other_lengths():
     with pytest.raises(ValueError, match="`rejected` and `error` must"):
         plot_risk_coverage([0.1], [0.1, 0.2])
 
 
-def test_plot_pictures_draws_each_beside_what_was_seen(generator):
+def test_plot_pictures_draws_pictures_beside_images(generator):
     pictures = [
         generator.integers(0, 256, shape).astype("uint8")
         for shape in ((40, 30, 3), (9, 9, 1))
@@ -325,7 +325,7 @@ def test_plot_pictures_rejects_other_lengths(generator):
         plot_pictures([np.ones((2, 2, 1), "uint8")], [], ["a"])
 
 
-def test_plots_need_neither_keras_nor_pyplot(tmp_path):
+def test_plots_import_neither_keras_nor_pyplot(tmp_path):
     code = (
         "import sys; from keras_lenet.plots import plot_history; "
         "plot_history({'loss': [1.0]}).savefig('history.png'); "
