@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import keras_lenet.training
 from keras_lenet import LeNet5, datasets
 from keras_lenet.cli.parser import make_parser
 from keras_lenet.datasets.load import ImageData
+from keras_lenet.training import run as training_run
 from tests.helpers import needs_tensorflow, once
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +116,7 @@ def small_world(tmp_path, monkeypatch, request, digits):
         return fit(self, *args, **{**kwargs, **brief})
 
     monkeypatch.setattr(datasets, "load_data", load_few)
-    monkeypatch.setattr(keras_lenet.training, "load_data", load_few)
+    monkeypatch.setattr(training_run, "load_data", load_few)
     monkeypatch.setattr(keras.Model, "fit", fit_briefly)
     # Compiling takes longer than five steps.
     tensorflow.config.run_functions_eagerly(True)
