@@ -1,4 +1,3 @@
-import os
 import zlib
 
 import pytest
@@ -14,16 +13,6 @@ _CASES = {
     "jax": range(10, 17),
     "tensorflow": range(17, 20),
 }
-# XLA compiles in a third of the time, to slower code.
-_XLA_FLAGS = (
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
-)
-
-
-def pytest_configure(config):
-    if all("differential" in argument for argument in config.args):
-        os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
 
 
 def pytest_collection_modifyitems(config, items):
