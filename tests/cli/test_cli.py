@@ -100,6 +100,7 @@ def test_train_writes_its_files_and_prints_evaluations_and_accuracy(
         assert f"wrote {output / name}" in printed
 
 
+@once
 @needs_tensorflow
 def test_train_draws_a_progress_bar_that_fits_a_terminal(
     tmp_path, npz, capsys, monkeypatch
@@ -121,6 +122,7 @@ def test_train_draws_a_progress_bar_that_fits_a_terminal(
     assert printed.count("\x1b[Lstep ") == 2
 
 
+@once
 @needs_tensorflow
 def test_train_compiles_with_the_fast_recipe(tmp_path, npz):
     code = main(
@@ -139,6 +141,7 @@ def test_train_compiles_with_the_fast_recipe(tmp_path, npz):
     assert model.loss.get_config() == expected["loss"].get_config()
 
 
+@once
 @needs_tensorflow
 def test_train_evaluates_at_the_end_if_no_evaluation_was_due(
     tmp_path, npz, capsys
@@ -156,6 +159,7 @@ def test_train_evaluates_at_the_end_if_no_evaluation_was_due(
     assert [line.split(",")[0] for line in lines] == ["step", "2"]
 
 
+@once
 @needs_tensorflow
 def test_train_repeats_a_run_with_the_same_seed_only(tmp_path, npz, capsys):
     def history(seed, folder):
@@ -178,6 +182,7 @@ def test_evaluate_prints_the_accuracy_and_loss(trained, digits, capsys):
     assert f"360 test images: {accuracy:.2%}, loss:" in capsys.readouterr().out
 
 
+@once
 def test_evaluate_prepares_images_for_a_model_without_preprocessing(
     tmp_path, trained, capsys
 ):
@@ -215,6 +220,7 @@ def test_predict_reads_digits_in_pictures(trained, photographs, capsys):
         assert np.mean(np.equal(answers, expected)) > 0.8
 
 
+@once
 def test_predict_uses_the_mnist_preset_by_default(photographs, capsys):
     paths, _ = photographs
     answers = []
@@ -224,6 +230,7 @@ def test_predict_uses_the_mnist_preset_by_default(photographs, capsys):
     assert answers[0] == answers[1]
 
 
+@once
 def test_predict_prints_json_with_the_runners_up(photographs, capsys):
     paths, _ = photographs
     blank = paths[0].replace("0.jpg", "blank.png")
@@ -263,6 +270,7 @@ def test_predict_prints_json_with_the_runners_up(photographs, capsys):
         assert line.count("%") == 3
 
 
+@once
 def test_predict_draws_what_the_model_saw(photographs, tmp_path, capsys):
     paths, _ = photographs
     output = tmp_path / "plots"
@@ -274,6 +282,7 @@ def test_predict_draws_what_the_model_saw(photographs, tmp_path, capsys):
     assert captured.err == f"wrote {output / 'pictures.png'}\n"
 
 
+@once
 def test_predict_leaves_an_image_in_mnist_form_unchanged(
     trained, digits, tmp_path, capsys
 ):
@@ -293,6 +302,7 @@ def test_predict_leaves_an_image_in_mnist_form_unchanged(
     )
 
 
+@once
 def test_predict_reads_colour_pictures(tmp_path, generator, capsys):
     model = LeNet5(num_classes=4, input_shape=(20, 20, 3))
     model.save(tmp_path / "model.keras")
@@ -304,6 +314,7 @@ def test_predict_reads_colour_pictures(tmp_path, generator, capsys):
     assert f"colour.png: {best} (" in capsys.readouterr().out
 
 
+@once
 def test_evaluate_draws_and_rejects(tmp_path, digits, capsys):
     _, (x_test, y_test) = digits
     output = tmp_path / "plots"
@@ -323,6 +334,7 @@ def test_evaluate_draws_and_rejects(tmp_path, digits, capsys):
     }
 
 
+@once
 @needs_tensorflow
 def test_train_starts_from_a_preset(tmp_path, digits, capsys):
     output = tmp_path / "run"
@@ -336,6 +348,7 @@ def test_train_starts_from_a_preset(tmp_path, digits, capsys):
     assert abs(float(accuracy) / 100 - expected) < 0.1
 
 
+@once
 @needs_tensorflow
 def test_start_from_keeps_all_but_the_last_layer_for_other_classes(
     tmp_path, generator, capsys
@@ -366,6 +379,7 @@ def test_start_from_keeps_all_but_the_last_layer_for_other_classes(
             np.testing.assert_allclose(weight, same, atol=1.1e-3)
 
 
+@once
 @needs_tensorflow
 def test_the_accurate_recipe_distorts_images_and_sets_batches_and_epochs(
     tmp_path, monkeypatch, capsys
@@ -431,6 +445,7 @@ def make_bad_files(folder):
     )
 
 
+@once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -484,6 +499,7 @@ def test_unusable_input_prints_one_line_and_exits_with_2(
     assert after == before
 
 
+@once
 @needs_tensorflow
 @pytest.mark.parametrize(
     ("change", "named"),
@@ -517,6 +533,7 @@ def test_resume_names_the_option_that_differs_from_the_saved_run(
     assert (output / "training.npz").read_bytes() == before
 
 
+@once
 @pytest.mark.starts_first
 @needs_tensorflow
 def test_train_drops_the_start_up_lines_of_tensorflow(tmp_path, npz):
@@ -567,6 +584,7 @@ def test_other_lines_on_stderr_arrive_even_after_a_crash():
         assert done.stdout == ""
 
 
+@once
 @pytest.mark.parametrize("command", ["", "train", "evaluate", "predict"])
 def test_help_fits_80_columns(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
@@ -583,6 +601,7 @@ def test_several_processes_require_jax(capsys):
     assert f"Received: the backend {BACKEND}." in capsys.readouterr().err
 
 
+@once
 def test_the_batch_size_must_be_a_multiple_of_the_devices(
     tmp_path, capsys, monkeypatch
 ):
@@ -593,6 +612,7 @@ def test_the_batch_size_must_be_a_multiple_of_the_devices(
     assert not list(tmp_path.iterdir())
 
 
+@once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -618,6 +638,7 @@ def test_wrong_options_print_one_line_and_exit_with_2(
     assert message in error and error.count("\n") == 1
 
 
+@once
 def test_ctrl_c_prints_no_traceback(monkeypatch, capsys):
     def interrupt(_):
         raise KeyboardInterrupt
