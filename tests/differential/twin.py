@@ -181,7 +181,8 @@ def run(scenario, model, data):
         except Exception as raised:
             error = raised
     messages = {
-        str(warning.message)
+        # Keras numbers the default names of objects.
+        re.sub(r"_\d+'", "'", str(warning.message))
         for warning in caught
         # Libraries warn with other categories.
         if warning.category is UserWarning
