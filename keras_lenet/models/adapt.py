@@ -54,14 +54,9 @@ def adapt(model: Any, **kwargs: Any) -> Any:
             changes.pop(name, None)
     adapted = type(model).from_config({**config, "layer_configs": changes})
     for layer in adapted.layers:
-        if not layer.weights:
-            continue
-        # A layer may have dropped its bias after it was built.
-        source = {w.name: w for w in model.get_layer(layer.name).weights}
-        weights = [
-            keras.ops.convert_to_numpy(source[weight.name])
-            for weight in layer.weights
-        ]
+        weights = (
+            model.get_layer(layer.name).get_weights() if layer.weights else []
+        )
         if layer.name == "c1":
             weights[0] = spread_channels(weights[0], adapted.input_shape[-1])
         shapes = [tuple(weight.shape) for weight in layer.weights]
