@@ -116,7 +116,17 @@ NOT_SAFE = [
 ]
 
 
+# `adapt` and so `save_to_preset` do not copy a built layer without its bias.
+DROPPED_BIAS = [
+    CHANGES[f"{layer}_{change}"]
+    for layer in ("c1", "f6")
+    for change in ("without_use_bias", "bias_none")
+]
+
+
 def check_that_it_is_kept(way, change, tmp_path):
+    if way is by_preset and change in DROPPED_BIAS:
+        pytest.xfail("fails with Keras' error, where plain Keras saves")
     safe = (by_safe_loading, by_preset)
     is_refused = way in safe and change in NOT_SAFE
 
