@@ -18,8 +18,11 @@ from keras_lenet.callbacks.isolation import (
 )
 from keras_lenet.callbacks.periodic import PeriodicCallback
 from keras_lenet.distribution import is_main_process, repeat_for_devices
-from keras_lenet.files.atomic import atomic_write
-from keras_lenet.plots.figure import are_raw_floats, check_pixels
+from keras_lenet.plots.figure import (
+    are_raw_floats,
+    check_pixels,
+    save_figure,
+)
 from keras_lenet.plots.images import plot_predictions
 from keras_lenet.types import Array
 from keras_lenet.validation.images import check_images_and_labels
@@ -115,8 +118,7 @@ class SamplePredictions(PeriodicCallback):
         else:
             path = Path(self.filepath.format(step=step, epoch=epoch + 1))
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as temporary:
-                figure.savefig(temporary, dpi=150)
+            save_figure(figure, path)
         # Free the figure now: it contains reference cycles.
         figure.clear()
 

@@ -1,12 +1,12 @@
 """`keras-lenet evaluate`."""
 
 import argparse
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lenet.cli import options
 from keras_lenet.cli.models import image_size, probabilities, write_figures
+from keras_lenet.cli.terminal import silence_tfds
 from keras_lenet.datasets import load_data
 from keras_lenet.training.checks import make_writable, shape_text
 from keras_lenet.types import Array
@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_lenet import saving
 
     model = saving.load(arguments.model)
-    # Drop the warnings of tensorflow-datasets, which its errors repeat.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    silence_tfds()
     data = load_data(arguments.dataset, arguments.data_dir)
     _, (x_test, y_test) = data
     check_images_and_labels(x_test, y_test, model.num_classes)

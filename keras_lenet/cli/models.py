@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lenet.files.atomic import atomic_write
 from keras_lenet.types import Array
 
 if TYPE_CHECKING:
@@ -39,9 +38,10 @@ def probabilities(model: Any, images: Array) -> Array:
 
 def write_figures(folder: Path, figures: "dict[str, Figure]") -> None:
     """Writes figures as PNG files."""
+    from keras_lenet.plots.figure import save_figure
+
     for name, figure in figures.items():
         path = folder / f"{name}.png"
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        save_figure(figure, path)
         # Keep stdout for the answers, which may be JSON.
         print(f"wrote {path}", file=sys.stderr)

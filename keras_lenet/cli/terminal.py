@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -38,6 +39,11 @@ def import_keras(arguments: argparse.Namespace) -> None:
                 import tensorflow as tf
 
                 tf.config.list_physical_devices()
+
+
+def silence_tfds() -> None:
+    """Drops the warnings of tensorflow-datasets, which its errors repeat."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

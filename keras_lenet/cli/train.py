@@ -2,11 +2,11 @@
 
 import argparse
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from keras_lenet.cli import options
+from keras_lenet.cli.terminal import silence_tfds
 from keras_lenet.training import MODEL_NAMES, RECIPES, Recipe, train
 
 
@@ -97,8 +97,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Trains with a recipe, and writes model, history and plots."""
     _join_processes(arguments)
-    # Drop the warnings of tensorflow-datasets, which its errors repeat.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    silence_tfds()
     given = vars(arguments)
     names = given.keys() & inspect.signature(train).parameters.keys()
     result = train(**{name: given[name] for name in names})

@@ -1,6 +1,7 @@
 """Figure, colours, checks and panels that all plots share."""
 
 import io
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from keras_lenet.files.atomic import atomic_write
 
 # The palette of Okabe and Ito is distinct for any colour vision
 # (https://jfly.uni-koeln.de/color/). In greyscale, dashes tell lines apart.
@@ -18,6 +21,12 @@ HELD_OUT_STYLES: list[dict[str, Any]] = [
     {"color": "#CC79A7", "linestyle": "-."},
 ]
 WRONG_COLOR = "#D55E00"
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure atomically, in the format of the path's suffix."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 class NotebookFigure(Figure):

@@ -350,6 +350,7 @@ def _finish(
 
     from keras_lenet import plots
     from keras_lenet.distribution import is_main_process, without_distribution
+    from keras_lenet.plots.figure import save_figure
 
     if not is_main_process():
         return TrainingResult(model, held_out.history, math.nan, [])
@@ -363,8 +364,7 @@ def _finish(
     _, accuracy = model.evaluate(x_test, y_test, batch_size=500, verbose=0)
     if verbose:
         print(f"accuracy on all {len(x_test):,} test images: {accuracy:.2%}")
-    with atomic_write(output / _CURVES) as temporary:
-        plots.plot_history(held_out.history).savefig(temporary, dpi=150)
+    save_figure(plots.plot_history(held_out.history), output / _CURVES)
     names = (_MODEL, _HISTORY, _CURVES, _PREDICTIONS, _STATE)
     files = [output / name for name in names]
     return TrainingResult(model, held_out.history, float(accuracy), files)

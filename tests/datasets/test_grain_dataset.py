@@ -14,16 +14,6 @@ from keras_lenet.datasets.sampler import EpochSampler
 from tests.helpers import needs_tensorflow
 
 
-@pytest.fixture
-def images(generator):
-    return generator.integers(0, 256, (23, 28, 28, 1)).astype("uint8")
-
-
-@pytest.fixture
-def labels(generator):
-    return generator.integers(0, 10, 23)
-
-
 def order(epoch):
     """Returns the order of 23 examples in an epoch, with seed 7."""
     return list(EpochSampler(23, 23, 7, shuffle=True).epoch_from(epoch)[1])

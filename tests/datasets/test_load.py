@@ -6,16 +6,6 @@ from keras_lenet.files import FileFormatError
 from tests.helpers import needs_tensorflow, once
 
 
-@pytest.fixture
-def images(generator):
-    return generator.integers(0, 256, (23, 28, 28, 1)).astype("uint8")
-
-
-@pytest.fixture
-def labels(generator):
-    return generator.integers(0, 10, 23)
-
-
 def test_the_split_of_the_digits_is_stratified(digits):
     (x_train, y_train), (x_test, y_test) = digits
     info = DATASETS["digits"]

@@ -9,16 +9,6 @@ from keras_lenet.datasets import (
 from tests.helpers import HAS_TENSORFLOW, needs_tensorflow
 
 
-@pytest.fixture
-def images(generator):
-    return generator.integers(0, 256, (23, 28, 28, 1)).astype("uint8")
-
-
-@pytest.fixture
-def labels(generator):
-    return generator.integers(0, 10, 23)
-
-
 def order_of(dataset):
     """Returns the labels of one epoch; in these tests labels are indices."""
     return [int(y) for _, batch in dataset.as_numpy_iterator() for y in batch]
