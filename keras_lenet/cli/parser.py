@@ -31,9 +31,8 @@ def flags_for_arguments(message: str, arguments: argparse.Namespace) -> str:
     `batch_size=7` and `` `batch_size` `` become `--batch-size 7` and
     `` `--batch-size` ``.
     """
-    names = {**dict.fromkeys(vars(arguments)), "name": "dataset"}
-    for name, option in names.items():
-        flag = "--" + (option or name).replace("_", "-")
+    for name in vars(arguments):
+        flag = "--" + name.replace("_", "-")
         message = message.replace(f"`{name}`", f"`{flag}`")
         message = re.sub(rf"(?<=Received: ){name}=", f"{flag} ", message)
     return message

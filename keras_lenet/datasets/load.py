@@ -107,11 +107,10 @@ def load_data(
         train, test, class_names = _load_files(path)
     else:
         raise ValueError(
-            f"`name` must be one of {', '.join(DATASETS)}, or the path of an "
+            f"{path}: expected one of {', '.join(DATASETS)}, or the path of an "
             "`.npz` or CSV file or of a folder of IDX files, CSV files or "
-            "class folders. "
-            f"Received: name={str(name)!r}, which is none of these names and "
-            "no such path exists."
+            "class folders. Received: none of these names, and no such path "
+            "exists."
         )
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(

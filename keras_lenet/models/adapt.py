@@ -54,9 +54,9 @@ def adapt(model: Any, **kwargs: Any) -> Any:
             changes.pop(name, None)
     adapted = type(model).from_config({**config, "layer_configs": changes})
     for layer in adapted.layers:
-        weights = (
-            model.get_layer(layer.name).get_weights() if layer.weights else []
-        )
+        if not layer.weights:
+            continue
+        weights = _weights_for(layer, model.get_layer(layer.name))
         if layer.name == "c1":
             weights[0] = spread_channels(weights[0], adapted.input_shape[-1])
         shapes = [tuple(weight.shape) for weight in layer.weights]
@@ -64,6 +64,29 @@ def adapt(model: Any, **kwargs: Any) -> Any:
         if layer.name != "output" or shapes == [w.shape for w in weights]:
             layer.set_weights(weights)
     return adapted
+
+
+def _weights_for(layer: Any, source: Any) -> list[Any]:
+    """Returns the weights of `source` in the order of a layer like it."""
+    names = [weight.name for weight in layer.weights]
+    values = {
+        weight.name: value
+        for weight, value in zip(
+            source.weights, source.get_weights(), strict=True
+        )
+    }
+    # A convolution keeps its bias, unused, if `use_bias` is set to `False`. A
+    # dense layer goes on using it.
+    if "bias" not in names and (
+        isinstance(source, keras.layers.Conv2D)
+        or getattr(source, "bias", None) is None
+    ):
+        values.pop("bias", None)
+    # Keras orders the weights of a layer that is built for float8 differently
+    # from those of a layer that is quantized later.
+    if values.keys() == set(names):
+        return [values[name] for name in names]
+    return source.get_weights()  # type: ignore[no-any-return]
 
 
 def _without_overridden(

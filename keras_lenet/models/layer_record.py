@@ -68,7 +68,9 @@ class LayerRecord:
         changed = {}
         for name, layer in self._layers.items():
             built = self._configs[name]
-            config = _config_outside_files(layer) | dict(_on_weights(layer))
+            config = _config_outside_files(layer) | dict(
+                _unsaved_changes(layer)
+            )
             entries = {
                 key: value
                 for key, value in config.items()
@@ -113,12 +115,14 @@ def _config_outside_files(layer: Any) -> dict[str, Any]:
     return dict(without_ids(layer.get_config()))
 
 
-def _on_weights(layer: Any) -> Iterator[tuple[str, Any]]:
-    """Yields regularizers and constraints that were set on the weights.
+def _unsaved_changes(layer: Any) -> Iterator[tuple[str, Any]]:
+    """Yields changes that take effect, but that Keras does not save.
 
-    `layer.kernel.regularizer = ...` takes effect, but Keras saves only
-    `layer.kernel_regularizer`.
+    `layer.kernel.regularizer = ...` does not set `layer.kernel_regularizer`,
+    and `layer.bias = None` does not set `layer.use_bias`.
     """
+    if layer.built and getattr(layer, "bias", layer) is None:
+        yield "use_bias", False
     for name in ("kernel", "bias"):
         weight = getattr(layer, name, None)
         for kind, module in (

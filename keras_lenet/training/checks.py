@@ -36,19 +36,16 @@ def choose_recipe(
     return used
 
 
-def delete_finished(state: Path) -> None:
-    """Deletes the state of a finished run, and raises for any other."""
+def check_not_interrupted(state: Path) -> None:
+    """Checks that a file with the state of a run is of a finished one."""
     from keras_lenet.callbacks.resumable_training import is_finished
 
-    if not state.exists():
-        return
-    if not is_finished(state):
+    if state.exists() and not is_finished(state):
         raise ValueError(
             f"{state}: expected no interrupted run. Received: one. Continue "
             "it with `resume`, start again in another `output`, or delete the "
             "file."
         )
-    state.unlink()
 
 
 def check_devices(batch_size: int) -> None:

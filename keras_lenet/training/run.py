@@ -17,8 +17,8 @@ from keras_lenet.files.atomic import atomic_write
 from keras_lenet.training.checks import (
     check_data,
     check_devices,
+    check_not_interrupted,
     choose_recipe,
-    delete_finished,
     make_writable,
 )
 from keras_lenet.training.registry import Recipe
@@ -168,7 +168,7 @@ def train(
     output = Path(output)
     is_main = is_main_process()
     if is_main and not resume:
-        delete_finished(output / _STATE)
+        check_not_interrupted(output / _STATE)
 
     keras.utils.set_random_seed(seed)
     data = load_data(dataset, data_dir)
@@ -181,6 +181,8 @@ def train(
     check_labels(y_test, trained.num_classes)
     if is_main:
         make_writable(output)
+        if not resume:
+            (output / _STATE).unlink(missing_ok=True)
         if verbose:
             trained.summary()
 

@@ -469,7 +469,7 @@ def make_bad_files(folder):
         (f"train {TOGETHER} --process-id 2", "Received: 2 of 2."),
         ("train --output text.png", "`--output` must be a folder"),
         ("train --output text.png/new", "`--output` must be a folder"),
-        ("train --dataset gone", "`--dataset` must be one of digits, mnist"),
+        ("train --dataset gone", "gone: expected one of digits, mnist"),
         ("train --dataset small.npz", "training images, 30. Received: --batch"),
         ("train --dataset large.npz", "at most 32x32 pixels. Received: large"),
         (
