@@ -454,7 +454,7 @@ def make_bad_files(folder):
         ("evaluate text.keras", "expected a `.keras` file. Received: text"),
         ("evaluate zip.keras", "zip.keras: expected the entries"),
         ("evaluate damaged.keras", "damaged.keras: expected the entries"),
-        ("evaluate MODEL --dataset gone", "Received: --dataset 'gone'"),
+        ("evaluate MODEL --dataset gone", "and no such path exists"),
         ("evaluate MODEL --plot --output text.png", "`--output` must be a fol"),
         ("evaluate MODEL --dataset small.npz", "20x20 pixels and 3 channel"),
         ("predict MODEL gone.png", "gone.png: no such file"),
