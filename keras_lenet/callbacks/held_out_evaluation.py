@@ -44,8 +44,8 @@ class HeldOutEvaluation(PeriodicCallback):
     names are missing in other epochs. If `fit` has `validation_data`, its
     results keep these names.
 
-    `LeNet5.fit` makes several steps in one execution if that divides `freq`.
-    If you compile with `steps_per_execution=k` yourself, callbacks reach the
+    `LeNet5.fit` makes several steps in one execution, a divisor of `freq`. If
+    you compile with `steps_per_execution=k` yourself, callbacks reach the
     model only every `k` steps. An evaluation then runs at the first of these
     steps at or after a multiple of `freq`, and `history` has that step.
 
@@ -59,8 +59,8 @@ class HeldOutEvaluation(PeriodicCallback):
             evaluations. Defaults to `100`.
         sample_size: Integer. The number of samples to evaluate on, drawn again
             for every evaluation; only for arrays. Defaults to all samples.
-        seed: Integer. With the step, it determines the samples. By default it
-            comes from the operating system.
+        seed: Integer. The random seed of the samples. Every step draws other
+            samples. Defaults to a random seed.
         batch_size: Integer. The batch size for arrays. Defaults to `500`.
         at_start: Boolean. Whether to evaluate before the first step too.
             Defaults to `False`.
@@ -170,8 +170,8 @@ class HeldOutEvaluation(PeriodicCallback):
         self.history = {}
         self.in_epoch = False
         self._epoch_sums: list[Array] | None = None
-        # The metrics' variables plus this offset are their sums over the
-        # steps since the last evaluation.
+        # Metrics add up since the epoch began. Adding this offset gives the
+        # sums since the last evaluation.
         self._offset: list[Array] | None = None
         if self.at_start:
             self._next_step = 0
@@ -217,31 +217,43 @@ class HeldOutEvaluation(PeriodicCallback):
             self._run_on_interval(step)
 
     def on_interval(self, step: int, epoch: int) -> None:
-        model = self.model
         sums = self._sums_since_evaluation()
         new_steps = step - max(self._last_step(), 0)
-        held_out: dict[str, Any] = {}
-        with preserve_training_state(model):
-            for prefix, data in self._sets.items():
-                results = self._evaluate(model, data, step)
-                held_out |= {prefix + key: y for key, y in results.items()}
+        with preserve_training_state(self.model):
+            held_out = {
+                prefix: self._evaluate(self.model, data, step)
+                for prefix, data in self._sets.items()
+            }
             if new_steps and sums:
-                training = _results(model, sums)
+                training = _results(self.model, sums)
             else:
-                training = dict.fromkeys(results, float("nan"))
+                names = next(iter(held_out.values()))
+                training = dict.fromkeys(names, float("nan"))
         # Subtract what this evaluation reports from the next sums.
         self._offset = None
         if self.in_epoch:
             self._offset = [-value for value in self._sums_since_epoch_began()]
+        self._report(
+            {
+                "step": step,
+                **training,
+                **{
+                    prefix + name: value
+                    for prefix, results in held_out.items()
+                    for name, value in results.items()
+                },
+            }
+        )
 
-        row = {"step": step, **training, **held_out}
+    def _report(self, row: dict[str, Any]) -> None:
+        """Adds an evaluation to the history, the terminal and the file."""
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
         if not is_main_process():
             return
         if self.verbose:
             # Keras first draws its bar after the epoch's first steps.
-            bar_is_drawn = self.in_epoch and max(self._ended) >= 0
+            bar_is_drawn = self.in_epoch and self.made_steps
             has_bar = shows_progress_bar(self) and bar_is_drawn
             print_line(_as_text(row), has_bar)
         if self.filename is not None:

@@ -89,7 +89,10 @@ class PeriodicCallback(TolerantCallback):
 
     @classmethod
     def of_fit(cls, params: Any) -> list[Any]:
-        """Returns the callbacks of this class in the `fit` with `params`."""
+        """Returns the callbacks of this class in the `fit` with `params`.
+
+        Callbacks use it to find each other.
+        """
         # Keras passes the same `params` object to all callbacks of a `fit`.
         return [
             callback
@@ -138,6 +141,11 @@ class PeriodicCallback(TolerantCallback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._ended.append(batch)
+
+    @property
+    def made_steps(self) -> bool:
+        """Whether the epoch has made a step."""
+        return max(self._ended) >= 0
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         model = self.model

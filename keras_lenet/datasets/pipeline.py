@@ -100,11 +100,11 @@ def grain_dataset_from_array(
 ) -> "grain.IterDataset":
     """Makes a Grain dataset that yields batches of images and labels.
 
-    It needs no TensorFlow. The arguments are those of
-    `image_dataset_from_array`, and with the same `seed` the batches are too.
-    However, only complete iterations count. A first batch that Keras reads to
-    build the model does not, so the first epoch of `fit` has the first order
-    on every backend.
+    It needs no TensorFlow. It takes the same arguments as
+    `image_dataset_from_array`, and yields the same batches for the same `seed`.
+    An iteration that stops early does not advance the order: Keras reads a
+    first batch to build the model, and the first epoch still has the first
+    order.
 
     Keras cannot tell how many batches a Grain dataset has. It shows no total
     in the first epoch, and warns at the end of an epoch that the input ran

@@ -28,8 +28,8 @@ def adapt(model: Any, **kwargs: Any) -> Any:
         A model of the same class, not compiled.
 
     Raises:
-        ValueError: If neither the weights nor `input_shape` are for grey
-            images, or the class rejects an argument.
+        ValueError: If the number of channels changes and neither number is 1,
+            or the class rejects an argument.
 
     Example:
 

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a model.
+    """A training run: the arguments of `compile` and all that `fit` needs.
 
     Attributes:
         description: String for `--help` and the documentation.
@@ -15,10 +15,10 @@ class Recipe:
             images per step. Returns the arguments of `compile`.
         model: String. The model that the recipe trains.
         batch_size: Integer. The number of images per step.
-        steps: Integer. The number of steps. If `None`, that of `epochs`.
+        steps: Integer. The number of steps. If `None`, `epochs` decides.
         epochs: Integer. The number of epochs if `steps` is `None`.
         eval_every: Integer. The number of steps between evaluations. If
-            `None`, an epoch.
+            `None`, the model is evaluated once per epoch.
         distorts: Boolean. Whether to distort images randomly.
         shuffles: Boolean. Whether each epoch has a different order.
         estimates_curvature: Boolean. Whether the optimizer needs curvatures.
@@ -56,8 +56,8 @@ RECIPES = {
         eval_every=5,
     ),
     "fast": Recipe(
-        "a one-cycle learning rate and label smoothing, more accurate after "
-        "as many steps",
+        "a one-cycle learning rate and label smoothing, more accurate than "
+        "cookbook after the same number of steps",
         lambda steps, batch_size: _recipes().fast(steps),
         steps=300,
         eval_every=5,
