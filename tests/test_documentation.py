@@ -133,6 +133,7 @@ def small_world(tmp_path, monkeypatch, request, digits):
     photograph = np.full((300, 400), 200, "uint8")
     photograph[50:150, 300:310] = 40
     Image.fromarray(photograph).save("photo.jpg")
+    Image.fromarray(photograph).save("form.png")
     for flower in ("rose", "tulip"):
         folder = tmp_path / "flowers" / flower
         folder.mkdir(parents=True)

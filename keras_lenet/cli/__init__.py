@@ -1,4 +1,4 @@
-"""The command line: `keras-lenet train | evaluate | predict`."""
+"""The command line: `keras-lenet train | evaluate | predict | read`."""
 
 import os
 import signal

@@ -30,7 +30,8 @@ def add_parser(commands: Any) -> None:
         parents=[
             options.common(),
             options.data(),
-            options.predictions(
+            options.reject(),
+            options.plot(
                 "the confusion matrix, the errors and the risk-coverage curve"
             ),
         ],

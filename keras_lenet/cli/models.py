@@ -1,11 +1,13 @@
 """Predictions and figures, for several commands."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lenet.pretrained import PRESETS
 from keras_lenet.types import Array
 
 if TYPE_CHECKING:
@@ -34,6 +36,43 @@ def probabilities(model: Any, images: Array) -> Array:
     if model.classifier_activation is keras.activations.linear:
         outputs = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
     return np.asarray(outputs)
+
+
+def digit_threshold(name: str) -> float:
+    """Returns the probability below which a preset sees no digit, or 0."""
+    from keras_lenet import saving
+
+    if name not in PRESETS and not Path(name).is_dir():
+        return 0.0
+    return float(saving.read_preset(name).card.get("threshold", 0))
+
+
+def model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Splits arguments into a model and the paths of pictures."""
+    first, *others = given
+    # A picture in a file with the name of a preset is `./mnist`.
+    is_model = (
+        first in PRESETS
+        or Path(first).suffix == ".keras"
+        or Path(first).is_dir()
+    )
+    if not is_model:
+        return "handwritten", given
+    if not others:
+        raise ValueError(
+            f"PICTURE must be given. Received: only the model {first}."
+        )
+    return first, others
+
+
+def load_pictures(paths: Sequence[str]) -> list[Array]:
+    """Loads pictures from files, all of which must exist."""
+    from keras_lenet import pictures
+
+    for path in paths:
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
+    return [pictures.load_picture(path) for path in paths]
 
 
 def write_figures(folder: Path, figures: "dict[str, Figure]") -> None:

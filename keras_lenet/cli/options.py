@@ -54,15 +54,30 @@ def data() -> Parser:
     return parser
 
 
-def predictions(plots: str) -> Parser:
-    """Returns the options of commands that predict, and plot `plots`."""
+def pictures() -> Parser:
+    """Returns the arguments of commands that read pictures."""
     parser = Parser(add_help=False)
     parser.add_argument(
-        "--reject",
-        type=probability,
-        metavar="P",
-        help="reject predictions with a probability below P, from 0 to 1",
+        "pictures",
+        metavar="[MODEL] PICTURE",
+        nargs="+",
+        help=f"PNG, JPEG, BMP, GIF, TIFF or WebP files; MODEL is {MODEL} "
+        "(default: handwritten)",
     )
+    parser.add_argument(
+        "--accept-all",
+        action="store_true",
+        help="print a digit even if the picture probably shows none",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the answers as JSON"
+    )
+    return parser
+
+
+def plot(plots: str) -> Parser:
+    """Returns the options of commands that draw `plots`."""
+    parser = Parser(add_help=False)
     parser.add_argument(
         "--plot",
         action="store_true",
@@ -73,6 +88,18 @@ def predictions(plots: str) -> Parser:
         default="lenet5-plots",
         metavar="DIR",
         help="folder for --plot (default: %(default)s)",
+    )
+    return parser
+
+
+def reject() -> Parser:
+    """Returns the option of commands that reject uncertain predictions."""
+    parser = Parser(add_help=False)
+    parser.add_argument(
+        "--reject",
+        type=probability,
+        metavar="P",
+        help="reject predictions with a probability below P, from 0 to 1",
     )
     return parser
 

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from keras_lenet.cli import evaluate, predict, train
+from keras_lenet.cli import evaluate, predict, read, train
 from keras_lenet.cli.options import Parser
 from keras_lenet.version import __version__
 
@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         metavar="COMMAND", dest="command", required=True, parser_class=Parser
     )
-    for command in (train, evaluate, predict):
+    for command in (train, evaluate, predict, read):
         command.add_parser(commands)
     return parser
 

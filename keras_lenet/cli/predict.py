@@ -2,15 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_lenet.cli import options
-from keras_lenet.cli.models import image_size, probabilities, write_figures
-from keras_lenet.pretrained import PRESETS
+from keras_lenet.cli.models import (
+    digit_threshold,
+    image_size,
+    load_pictures,
+    model_and_pictures,
+    probabilities,
+    write_figures,
+)
 from keras_lenet.training.checks import make_writable
 from keras_lenet.types import Array
 
@@ -21,7 +26,9 @@ def add_parser(commands: Any) -> None:
         "predict",
         parents=[
             options.common(),
-            options.predictions("what the model saw of each picture"),
+            options.pictures(),
+            options.reject(),
+            options.plot("what the model saw of each picture"),
         ],
         help="print the character that each picture shows",
         description="Print the character that each picture shows, and its "
@@ -30,43 +37,38 @@ def add_parser(commands: Any) -> None:
         usage="%(prog)s [options] [MODEL] PICTURE [PICTURE ...]",
     )
     parser.add_argument(
-        "pictures",
-        metavar="[MODEL] PICTURE",
-        nargs="+",
-        help="PNG, JPEG, BMP, GIF, TIFF or WebP files; MODEL is "
-        f"{options.MODEL} (default: mnist)",
-    )
-    parser.add_argument(
         "--top",
         type=options.positive_integer,
         default=1,
         metavar="N",
         help="print the N most probable classes (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the answers as JSON"
-    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the class of each picture and its probability."""
-    from keras_lenet import pictures, plots, saving
+    from keras_lenet import plots, saving
 
-    name, paths = _model_and_pictures(arguments.pictures)
+    name, paths = model_and_pictures(arguments.pictures)
     model = saving.load(name)
-    for path in paths:
-        if not Path(path).is_file():
-            raise ValueError(f"{path}: no such file")
-    originals = [pictures.load_picture(path) for path in paths]
-    images = [_prepare(model, picture) for picture in originals]
+    originals = load_pictures(paths)
+    own_threshold = digit_threshold(name)
+    images = [_prepare(model, picture, own_threshold) for picture in originals]
     if arguments.plot:
         make_writable(Path(arguments.output))
     with_ink = [image for image in images if image is not None]
     outputs = iter(probabilities(model, np.stack(with_ink)) if with_ink else ())
+    threshold = 0.0 if arguments.accept_all else own_threshold
     found = [
-        _describe(path, None if image is None else next(outputs), arguments)
-        for path, image in zip(paths, images, strict=True)
+        _describe(
+            path,
+            None if image is None else next(outputs),
+            _has_several(model, picture, threshold),
+            threshold,
+            arguments,
+        )
+        for path, picture, image in zip(paths, originals, images, strict=True)
     ]
     answers = [_answer(result) for result in found]
     if arguments.json:
@@ -83,29 +85,13 @@ def run(arguments: argparse.Namespace) -> None:
         write_figures(Path(arguments.output), {"pictures": figure})
 
 
-def _model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Splits the arguments into a model and the paths of pictures."""
-    first, *others = given
-    # A picture in a file with the name of a preset is `./mnist`.
-    is_model = (
-        first in PRESETS
-        or Path(first).suffix == ".keras"
-        or Path(first).is_dir()
-    )
-    if not is_model:
-        return "mnist", given
-    if not others:
-        raise ValueError(
-            f"PICTURE must be given. Received: only the model {first}."
-        )
-    return first, others
-
-
-def _prepare(model: Any, picture: Array) -> Array | None:
+def _prepare(model: Any, picture: Array, threshold: float) -> Array | None:
     """Returns a picture in the form of the model's training images."""
     from keras_lenet import pictures
 
     size, channels = image_size(model), model.input_shape[-1]
+    if threshold and channels == 1:
+        return pictures.choose_image(picture, model, threshold)
     if channels == 1:
         return pictures.prepare_character(picture, size)
     if channels == 3:
@@ -116,8 +102,22 @@ def _prepare(model: Any, picture: Array) -> Array | None:
     )
 
 
+def _has_several(model: Any, picture: Array, threshold: float) -> bool:
+    """Returns whether a picture shows several digits, if the model can tell."""
+    from keras_lenet.pictures import has_several_parts, read_digits
+
+    if not threshold or not has_several_parts(picture):
+        return False
+    digits = [digit for row in read_digits(picture, model) for digit in row]
+    return len(digits) > 1 and all(d.probability >= threshold for d in digits)
+
+
 def _describe(
-    path: str, found: Array | None, arguments: argparse.Namespace
+    path: str,
+    found: Array | None,
+    has_several: bool,
+    threshold: float,
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Returns the object that `--json` prints for a picture."""
     top: list[dict[str, Any]] = []
@@ -132,6 +132,8 @@ def _describe(
     return {
         "picture": path,
         "ink": bool(top),
+        "several": has_several,
+        "accepted": bool(top) and best["probability"] >= threshold,
         "rejected": bool(top) and best["probability"] < (arguments.reject or 0),
         **best,
         "top": top,
@@ -141,7 +143,11 @@ def _describe(
 def _answer(result: dict[str, Any]) -> str:
     if not result["ink"]:
         return "no ink"
+    if result["several"]:
+        return "several digits, see `keras-lenet read`"
     top = [
         f"{one['class']} ({one['probability']:.1%})" for one in result["top"]
     ]
+    if not result["accepted"]:
+        return f"not a digit, most like {', '.join(top)}"
     return ("rejected, " if result["rejected"] else "") + ", ".join(top)

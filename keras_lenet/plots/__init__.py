@@ -17,6 +17,7 @@ from keras_lenet.plots.images import (
     plot_errors,
     plot_pictures,
     plot_predictions,
+    plot_readings,
 )
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "plot_history",
     "plot_pictures",
     "plot_predictions",
+    "plot_readings",
     "plot_risk_coverage",
 ]

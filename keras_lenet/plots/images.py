@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from keras_lenet.plots.figure import (
     WRONG_COLOR,
@@ -191,4 +193,70 @@ def plot_pictures(
             right.remove()
         else:
             show_image(right, np.asarray(image))
+    return figure
+
+
+def plot_readings(
+    pictures: Sequence[npt.ArrayLike],
+    readings: Sequence[Sequence[Any]],
+    titles: Sequence[str],
+) -> Figure:
+    """Draws pictures with a box around each digit, and its class.
+
+    Args:
+        pictures: Sequence of uint8 arrays of shape `(height, width, channels)`
+            with 1 or 3 channels, of any sizes.
+        readings: Sequence of the digits of each picture, as
+            `keras_lenet.pictures.read_digits` returns them in rows.
+        titles: Sequence of strings, the titles of the pictures.
+
+    Returns:
+        A `Figure`.
+
+    Raises:
+        ValueError: If lengths differ, or there are no pictures.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_lenet.pictures import Digit
+    >>> from keras_lenet.plots import plot_readings
+    >>> page = np.full((40, 60, 3), 200, "uint8")
+    >>> digit = Digit(7, 0.98, (5, 10, 30, 25))
+    >>> figure = plot_readings([page], [[digit]], ["page.png: 7"])
+    >>> figure.axes[0].texts[0].get_text()
+    '7'
+    """
+    if not len(pictures) == len(readings) == len(titles) > 0:
+        raise ValueError(
+            "`pictures`, `readings` and `titles` must have the same length, at "
+            f"least 1. Received: {len(pictures)}, {len(readings)} and "
+            f"{len(titles)}."
+        )
+    count = len(pictures)
+    columns = min(2, count)
+    rows = math.ceil(count / columns)
+    figure = NotebookFigure(
+        figsize=(4.8 * columns, 2.6 * rows + 0.2), layout="constrained"
+    )
+    panels = make_panels(figure, rows, columns, count)
+    for axes, picture, digits, title in zip(
+        panels, pictures, readings, titles, strict=True
+    ):
+        show_image(axes, np.asarray(picture))
+        axes.set_title(escape_tex(title), fontsize=9, loc="left")
+        for digit in digits:
+            top, left, bottom, right = digit.box
+            axes.add_patch(
+                Rectangle(
+                    (left - 0.5, top - 0.5),
+                    right - left,
+                    bottom - top,
+                    fill=False,
+                    color=WRONG_COLOR,
+                )
+            )
+            axes.text(
+                left, top, str(digit.label), color=WRONG_COLOR, va="bottom"
+            )
     return figure

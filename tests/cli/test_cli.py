@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.image import imsave
+from PIL import Image, ImageDraw
 
 from keras_lenet import (
     LeNet5,
@@ -221,10 +222,10 @@ def test_predict_reads_digits_in_pictures(trained, photographs, capsys):
 
 
 @once
-def test_predict_uses_the_mnist_preset_by_default(photographs, capsys):
+def test_predict_uses_the_handwritten_preset_by_default(photographs, capsys):
     paths, _ = photographs
     answers = []
-    for model in ([], ["mnist"]):
+    for model in ([], ["handwritten"]):
         assert main(["predict", *model, *paths[:2]]) == 0
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1]
@@ -247,6 +248,8 @@ def test_predict_prints_json_with_the_runners_up(photographs, capsys):
     assert without == {
         "picture": blank,
         "ink": False,
+        "several": False,
+        "accepted": False,
         "rejected": False,
         "class": None,
         "probability": None,
@@ -268,6 +271,66 @@ def test_predict_prints_json_with_the_runners_up(photographs, capsys):
         rejected = "rejected, " if one["rejected"] else ""
         assert line.startswith(f"{path}: {rejected}{order[0]} (")
         assert line.count("%") == 3
+
+
+@pytest.fixture(scope="module")
+def strange_pictures(tmp_path_factory, digits):
+    """Returns paths of a row of digits, and of a letter."""
+    folder = tmp_path_factory.mktemp("strange")
+    _, (images, labels) = digits
+    row = np.concatenate([255 - image[..., 0] for image in images[:4]], axis=1)
+    imsave(folder / "row.png", np.pad(row, 9, constant_values=255), cmap="gray")
+    letter = Image.new("L", (120, 120), 255)
+    pen = ImageDraw.Draw(letter)
+    for line in ((30, 100, 30, 20), (30, 20, 60, 60), (60, 60, 90, 20)):
+        pen.line(line, 0, 7)
+    pen.line((90, 20, 90, 100), 0, 7)
+    letter.save(folder / "letter.png")
+    text = "".join(map(str, labels[:4]))
+    return str(folder / "row.png"), str(folder / "letter.png"), text
+
+
+@once
+def test_predict_says_what_is_not_one_digit(strange_pictures, capsys):
+    row, letter, _ = strange_pictures
+    assert main(["predict", row, letter]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{row}: several digits, see `keras-lenet read`"
+    assert second.startswith(f"{letter}: not a digit, most like ")
+    assert main(["predict", "--json", row, letter]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["several"], second["several"]) == (True, False)
+    assert not second["accepted"]
+    assert main(["predict", "--accept-all", letter]) == 0
+    assert "not a digit" not in capsys.readouterr().out
+
+
+@once
+def test_read_prints_the_digits_of_a_row(strange_pictures, tmp_path, capsys):
+    row, letter, text = strange_pictures
+    arguments = ["read", row, letter]
+    assert main([*arguments, "--plot", "--output", str(tmp_path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{row}: {text} (")
+    assert second.startswith(f"{letter}: ?")
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.png"]
+    assert main([*arguments, "--json"]) == 0
+    found, _ = json.loads(capsys.readouterr().out)
+    assert (found["picture"], found["text"]) == (row, text)
+    assert [str(digit["class"]) for digit in found["digits"]] == list(text)
+    assert found["probability"] == pytest.approx(
+        np.prod([digit["probability"] for digit in found["digits"]])
+    )
+    lefts = [digit["box"][1] for digit in found["digits"]]
+    assert lefts == sorted(lefts)
+
+
+@once
+def test_read_needs_a_model_of_grey_digits(strange_pictures, tmp_path, capsys):
+    path = tmp_path / "letters.keras"
+    LeNet5(num_classes=26).save(path)
+    assert main(["read", str(path), strange_pictures[0]]) == 2
+    assert "for 26 classes" in capsys.readouterr().err
 
 
 @once
@@ -463,7 +526,7 @@ def make_bad_files(folder):
         ("predict MODEL text.png", "text.png"),
         ("predict MODEL", "Received: only the model"),
         ("predict folder blank.png", "folder: expected the file metadata.json"),
-        ("train --start-from gone", "none of the presets digits, mnist"),
+        ("train --start-from gone", "none of the presets digits, handwritten"),
         ("train --coordinator h:1", "Received: no --num-processes, no --pro"),
         ("train --process-id 0 --num-processes 2", "no --coordinator."),
         (f"train {TOGETHER} --process-id 2", "Received: 2 of 2."),

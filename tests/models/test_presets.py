@@ -210,7 +210,7 @@ def test_damaged_metadata_are_rejected(content, preset):
 
 def test_an_unknown_preset_is_rejected_with_the_known_names():
     with pytest.raises(
-        ValueError, match="one of digits, mnist, original, or the path"
+        ValueError, match="one of digits, handwritten, mnist, original, or"
     ):
         LeNet5.from_preset("cifar10")
 

@@ -129,9 +129,9 @@ def test_thin_strokes_become_as_wide_as_those_of_mnist():
 
 
 @pytest.mark.parametrize("dark", [True, False])
-def test_a_picture_that_has_the_size_is_not_changed(dark, generator):
+def test_a_picture_in_the_form_of_mnist_is_not_changed(dark, generator):
     digit = np.zeros((28, 28), "uint8")
-    digit[5:20, 9:14] = generator.integers(1, 256, (15, 5))
+    digit[4:24, 8:20] = generator.integers(100, 256, (20, 12))
     picture = 255 - digit if dark else digit
     np.testing.assert_array_equal(prepare_character(picture)[..., 0], digit)
 

@@ -1,0 +1,99 @@
+"""Reading several digits in a picture."""
+
+import numpy as np
+import pytest
+
+from keras_lenet import LeNet5
+from keras_lenet.pictures import has_several_parts, read_digits
+from tests.helpers import once
+
+pytestmark = once
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return LeNet5.from_preset("handwritten")
+
+
+def in_a_row(images, gap):
+    """Returns dark digits with a gap of some pixels between their ink."""
+    inks = []
+    for image in images:
+        _, columns = np.nonzero(image[..., 0])
+        inks.append(image[:, columns.min() : columns.max() + 1, 0])
+    width = sum(ink.shape[1] for ink in inks) + gap * len(inks)
+    row = np.zeros((44, width + 20), "uint8")
+    column = 10
+    for ink in inks:
+        place = row[8:36, column : column + ink.shape[1]]
+        np.maximum(place, ink, out=place)
+        column += ink.shape[1] + gap
+    return 255 - row
+
+
+def texts(rows):
+    return ["".join(str(digit.label) for digit in row) for row in rows]
+
+
+@pytest.mark.parametrize(("gap", "least"), [(12, 0.9), (3, 0.85), (0, 0.7)])
+def test_rows_of_digits_are_read(gap, least, preset, digits):
+    _, (images, labels) = digits
+    right = 0
+    for start in range(0, 100, 5):
+        part = slice(start, start + 5)
+        rows = read_digits(in_a_row(images[part], gap), preset)
+        right += texts(rows) == ["".join(map(str, labels[part]))]
+    assert right / 20 >= least
+
+
+def test_rows_are_read_from_top_to_bottom(preset, digits):
+    (images, labels), _ = digits
+    first, second = in_a_row(images[:4], 10), in_a_row(images[4:8], 10)
+    width = max(first.shape[1], second.shape[1])
+    page = np.full((100, width), 255, "uint8")
+    page[: first.shape[0], : first.shape[1]] = first
+    page[56:100, : second.shape[1]] = second
+    expected = ["".join(map(str, labels[a : a + 4])) for a in (0, 4)]
+    assert texts(read_digits(page, preset)) == expected
+
+
+def test_boxes_surround_the_ink_in_pixels_of_the_picture(preset, digits):
+    (images, _), _ = digits
+    row = in_a_row(images[:3], 14)
+    large = np.kron(row, np.ones((3, 3), "uint8"))
+    (found,) = read_digits(large, preset)
+    assert len(found) == 3
+    for digit in found:
+        top, left, bottom, right = digit.box
+        assert 0 <= digit.probability <= 1
+        ink = large < 128
+        inside = ink[top:bottom, left:right]
+        assert inside.any(0)[2:-2].any() and inside.any(1)[2:-2].all()
+    boxes = [digit.box for digit in found]
+    covered = np.zeros_like(large, bool)
+    for top, left, bottom, right in boxes:
+        covered[max(0, top - 3) : bottom + 3, max(0, left - 3) : right + 3] = 1
+    assert covered[large < 100].all()
+    assert boxes == sorted(boxes, key=lambda box: box[1])
+
+
+def test_blank_paper_has_no_digits(preset):
+    assert read_digits(np.full((40, 90, 3), 250, "uint8"), preset) == []
+
+
+def test_a_row_has_several_parts_and_a_digit_has_one(digits):
+    (images, _), _ = digits
+    assert has_several_parts(in_a_row(images[:3], 8))
+    assert not has_several_parts(np.full((40, 90), 255, "uint8"))
+
+
+def test_no_random_picture_raises_an_error(generator, preset):
+    for _ in range(20):
+        size = generator.integers(1, 60, 2)
+        picture = generator.integers(0, 256, (*size, 3)).astype("uint8")
+        read_digits(picture, preset)
+
+
+def test_an_array_that_is_not_a_picture_is_rejected(preset):
+    with pytest.raises(ValueError, match="`picture` must be uint8"):
+        read_digits(np.zeros((9, 9)), preset)
