@@ -54,7 +54,7 @@ def drawn_digit(generator: np.random.Generator) -> tuple[Any, int]:
     # Most of what MNIST lacks are other ways to write 1, 7, 9 and 4.
     shares = [0.06, 0.26, 0.06, 0.05, 0.12, 0.05, 0.05, 0.2, 0.05, 0.1]
     digit = int(generator.choice(10, p=shares))
-    return render(_DIGITS[digit](generator), generator), digit
+    return render(DIGITS[digit](generator), generator), digit
 
 
 def printed_digit(generator: np.random.Generator) -> tuple[Any, int]:
@@ -388,7 +388,7 @@ def _nine(generator: np.random.Generator) -> Strokes:
     return [loop, _curve([side, (side + bottom) / 2, bottom])]
 
 
-_DIGITS = (
+DIGITS = (
     _zero,
     _one,
     _two,

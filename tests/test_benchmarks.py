@@ -4,10 +4,13 @@ import json
 import re
 
 import accuracy
+import drawings
+import handwritten
 import keras
 import numpy as np
 import paper
 import pytest
+import strings
 import throughput
 from subjects import CHECKED_EPOCHS, SUBJECTS
 
@@ -359,3 +362,41 @@ def test_paper_adds_nine_distorted_copies_of_each_image(generator):
     images = np.tile(values[:, None, None, None], (1, 28, 28, 1))
     mixed, labels = paper.with_distorted(images, np.arange(6), generator)
     np.testing.assert_array_equal(mixed.max(axis=(1, 2, 3)), values[labels])
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_drawn_digits_leave_ink_in_the_middle_of_the_paper(digit, generator):
+    picture = drawings.render(drawings.DIGITS[digit](generator), generator)
+    assert picture.shape == (96, 96) and picture.dtype == np.uint8
+    ink = picture < 128
+    assert ink.any()
+    assert not (ink[0].any() or ink[-1].any())
+    assert not (ink[:, 0].any() or ink[:, -1].any())
+
+
+@pytest.mark.parametrize("gap", [-2, 0, 3])
+def test_rows_of_digits_have_the_gap_between_their_ink(gap, generator):
+    images = np.zeros((3, 28, 28, 1), "uint8")
+    images[:, 5:20, 10:16] = 255
+    row = strings.make_row(images, gap, 0.0, 0.0, generator)
+    inked = (row < 128).any(axis=0)
+    assert np.flatnonzero(inked)[[0, -1]].tolist() == [10, 27 + 2 * gap]
+    assert inked.sum() == 18 + 2 * min(gap, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        handwritten.in_few_pixels,
+        handwritten.in_another_width,
+        handwritten.from_a_row,
+        handwritten.beside_another,
+        handwritten.cut_off,
+    ],
+)
+def test_changed_digits_have_the_form_of_mnist(change, digits, generator):
+    (images, _), _ = digits
+    for image, other in zip(images[:10], images[10:20], strict=True):
+        changed = change(image, other, generator)
+        assert changed.shape == (28, 28, 1) and changed.dtype == np.uint8
+        assert changed.max() > 100

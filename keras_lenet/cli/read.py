@@ -63,20 +63,26 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         figure = plots.plot_readings(
             originals,
-            [[digit for row in rows for digit in row] for rows in readings],
+            [_marked(rows, threshold) for rows in readings],
             [f"{Path(one['picture']).name}\n{_answer(one)}" for one in found],
         )
         write_figures(Path(arguments.output), {"digits": figure})
+
+
+def _marked(rows: Any, threshold: float) -> list[Any]:
+    """Returns digits, with a question mark for what is not a digit."""
+    return [
+        digit if digit.probability >= threshold else digit._replace(label="?")
+        for row in rows
+        for digit in row
+    ]
 
 
 def _describe(path: str, rows: Any, threshold: float) -> dict[str, Any]:
     """Returns the object that `--json` prints for a picture."""
     digits = [digit for row in rows for digit in row]
     lines = [
-        "".join(
-            str(digit.label) if digit.probability >= threshold else "?"
-            for digit in row
-        )
+        "".join(str(digit.label) for digit in _marked([row], threshold))
         for row in rows
     ]
     return {

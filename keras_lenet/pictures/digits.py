@@ -22,18 +22,13 @@ _LARGEST = 768
 # ... and enlarge a smaller one, so that cuts are fine.
 _SMALLEST = 64
 
-# Consecutive pieces that may form a digit.
-_MOST_PIECES = 5
+# Probabilities are multiplied by `_LOW` for pieces that are much lower than the
+# row or much wider than high, ...
+_LOW, _WIDE = 0.02, 1.6
 
-# Digits in a row are about equally high. The probability of a lower piece is
-# multiplied by this number.
-_LOW = 0.02
-
-# The same for every cut through connected ink. Most of it is one digit. The
-# number was tuned on rows of training images.
-_CUT = 0.1
-_SINGLE = 0.9
-_WIDE = 1.1
+# ... and by `_CUT` for each cut through connected ink that is not wider than a
+# digit, relative to the row's height. Tuned on rows of training images.
+_CUT, _SINGLE = 0.3, 0.9
 
 
 class Digit(NamedTuple):
@@ -126,11 +121,10 @@ def has_several_parts(picture: npt.ArrayLike) -> bool:
         picture: uint8 array, as for `read_digits`.
 
     Returns:
-        Boolean. Whether there is a part beside or below another.
+        Boolean. Whether there are several parts of similar height.
     """
-    ink, pieces = _find_pieces(_resized(check_picture(picture)))
-    rows = _in_rows(pieces)
-    return len(rows) > 1 or any(len(_cut_row(row, ink)) > 1 for row in rows)
+    _, pieces = _find_pieces(_resized(check_picture(picture)))
+    return len(pieces) > 1
 
 
 def _resized(pixels: Array) -> Array:
@@ -309,7 +303,7 @@ def _candidates(row: list[_Piece]) -> list[tuple[int, int]]:
     height = max(_height(piece.box) for piece in row)
     spans = []
     for start in range(len(row)):
-        for stop in range(start + 1, min(start + _MOST_PIECES, len(row)) + 1):
+        for stop in range(start + 1, len(row) + 1):
             pieces = row[start:stop]
             width = pieces[-1].box[1].stop - pieces[0].box[1].start
             is_one = not any(piece.is_first for piece in pieces[1:])

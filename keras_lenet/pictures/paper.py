@@ -3,12 +3,16 @@
 import math
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from keras_lenet.types import Array
 
 # A picture whose grey levels differ by less is blank.
 LEAST_CONTRAST = 16
+
+# From this factor on, Pillow shrinks: to whole grey levels, but faster.
+_FAST_FACTOR = 4
 
 # The paper at the border is this share of the way from ink to paper: in a tight
 # crop, ink covers much of the border.
@@ -22,6 +26,12 @@ def shrink(pixels: Array, side: int) -> Array:
     rows, columns = (min(factor, size) for size in shape)
     height, width = shape[0] // rows, shape[1] // columns
     whole = pixels[: height * rows, : width * columns]
+    if factor >= _FAST_FACTOR:
+        image = Image.fromarray(
+            whole.squeeze(-1) if whole.shape[-1] == 1 else whole
+        )
+        reduced = np.asarray(image.reduce((columns, rows)), "float32")
+        return reduced.reshape(height, width, -1)
     blocks = whole.reshape(height, rows, width, columns, -1)
     return np.asarray(blocks.mean(axis=(1, 3), dtype="float32"))
 
