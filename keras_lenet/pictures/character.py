@@ -103,16 +103,14 @@ def choose_image(
     Raises:
         ValueError: If `picture` has another shape or dtype.
     """
-    first, *others = [
-        *_candidates(check_picture(picture), model.input_shape[1:3]),
-        None,
-    ]
-    if first is None or _probability(model, first) >= _DOUBTFUL:
-        return first
-    for image in others:
-        if image is not None and _probability(model, image) >= threshold:
-            return image
-    return first
+    images = list(_candidates(check_picture(picture), model.input_shape[1:3]))
+    if not images:
+        return None
+    if _probability(model, images[0]) < _DOUBTFUL:
+        for image in images[1:]:
+            if _probability(model, image) >= threshold:
+                return image
+    return images[0]
 
 
 def _probability(model: Any, image: Array) -> float:
@@ -284,7 +282,7 @@ def _strokes(sign: int, rise: Array, noise: float) -> _Strokes | None:
         )
         if weight > 0.05 * weights[main]
         and gap(box, boxes[main]) < 0.3 * sizes[main]
-        # What runs out of the picture is not part of what lies inside.
+        # A part that runs out of the picture belongs to no part inside it.
         and within >= inside[main]
     ]
     ink = np.where(np.isin(parts, chosen) & (inked | (ink <= 0.2)), ink, 0)

@@ -1,5 +1,6 @@
 """Reading several digits in a picture."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -261,32 +262,23 @@ def _cut(piece: _Piece, ink: Array, height: float) -> list[_Piece]:
     if width < 0.6 * height:
         return [piece]
     least = max(2, round(0.08 * height))
-    columns = (ink[piece.box] * piece.mask).sum(axis=0)
-    smooth = ndimage.gaussian_filter1d(columns, 0.02 * height)
-    lowest = ndimage.minimum_filter1d(smooth, 2 * least + 1)
-    cuts = [
-        column
-        for column in np.flatnonzero(smooth <= lowest)
-        if least <= column <= width - least
-    ]
-    kept: list[int] = []
-    for column in cuts:
-        if not kept or column - kept[-1] >= least:
-            kept.append(int(column))
+    density = (ink[piece.box] * piece.mask).sum(axis=0)
+    smooth = ndimage.gaussian_filter1d(density, 0.02 * height)
+    is_lowest = smooth <= ndimage.minimum_filter1d(smooth, 2 * least + 1)
+    cuts = [0]
+    for column in np.flatnonzero(is_lowest):
+        if cuts[-1] + least <= column <= width - least:
+            cuts.append(int(column))
+    top, left = piece.box[0].start, piece.box[1].start
     parts = []
-    for start, stop in zip([0, *kept], [*kept, width], strict=True):
+    for start, stop in itertools.pairwise([*cuts, width]):
         mask = piece.mask[:, start:stop]
         if not mask.any():
             continue
         rows, columns = bounding_box(mask)
         box = (
-            slice(
-                piece.box[0].start + rows.start, piece.box[0].start + rows.stop
-            ),
-            slice(
-                piece.box[1].start + start + columns.start,
-                piece.box[1].start + start + columns.stop,
-            ),
+            slice(top + rows.start, top + rows.stop),
+            slice(left + start + columns.start, left + start + columns.stop),
         )
         parts.append(
             _Piece(box, mask[rows, columns], start == 0, stop == width, width)
@@ -306,10 +298,12 @@ def _candidates(row: list[_Piece]) -> list[tuple[int, int]]:
         for stop in range(start + 1, len(row) + 1):
             pieces = row[start:stop]
             width = pieces[-1].box[1].stop - pieces[0].box[1].start
-            is_one = not any(piece.is_first for piece in pieces[1:])
+            touch = not any(piece.is_first for piece in pieces[1:])
             is_whole = pieces[0].is_first and pieces[-1].is_last
-            if stop == start + 1 or (
-                (is_one or is_whole) and width < 1.4 * height
+            if (
+                len(pieces) == 1
+                or (touch and is_whole)
+                or ((touch or is_whole) and width < 1.4 * height)
             ):
                 spans.append((start, stop))
     return spans
