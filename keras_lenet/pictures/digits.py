@@ -29,7 +29,7 @@ _LOW, _WIDE = 0.02, 1.6
 
 # ... and by `_CUT` for each cut through connected ink that is not wider than a
 # digit, relative to the row's height. Tuned on rows of training images.
-_CUT, _SINGLE = 0.3, 0.9
+_CUT, _SINGLE = 0.3, 0.75
 
 
 class Digit(NamedTuple):
@@ -231,9 +231,7 @@ def _in_rows(pieces: list[_Piece]) -> list[list[_Piece]]:
     rows: list[list[_Piece]] = []
     for piece in sorted(pieces, key=lambda p: p.box[0].start + p.box[0].stop):
         for row in rows:
-            side, other = piece.box[0], row[-1].box[0]
-            shared = min(side.stop, other.stop) - max(side.start, other.start)
-            if shared > 0.4 * min(_height(piece.box), _height(row[-1].box)):
+            if _shared(piece.box[0], row[-1].box[0]) > 0.4:
                 row.append(piece)
                 break
         else:
@@ -245,15 +243,23 @@ def _cut_row(row: list[_Piece], ink: Array) -> list[_Piece]:
     """Joins pieces above each other, and cuts wide ones."""
     joined = [row[0]]
     for piece in row[1:]:
-        side, other = piece.box[1], joined[-1].box[1]
-        shared = min(side.stop, other.stop) - side.start
-        narrow = min(side.stop - side.start, other.stop - other.start)
-        if shared > 0.9 * narrow:
+        beside, above = (
+            _shared(a, b)
+            for b, a in zip(joined[-1].box, piece.box, strict=True)
+        )
+        if above > 0.9 and beside < 0.5:
             joined[-1] = _joined([joined[-1], piece])
         else:
             joined.append(piece)
     height = float(np.median([_height(piece.box) for piece in joined]))
     return [part for piece in joined for part in _cut(piece, ink, height)]
+
+
+def _shared(side: slice, other: slice) -> float:
+    """Returns the overlap of two intervals, as a share of the shorter one."""
+    shared = min(side.stop, other.stop) - max(side.start, other.start)
+    shorter = min(side.stop - side.start, other.stop - other.start)
+    return float(shared / shorter)
 
 
 def _cut(piece: _Piece, ink: Array, height: float) -> list[_Piece]:
@@ -330,6 +336,9 @@ def _best_path(
             probability *= _LOW
         first = row[start]
         if not first.is_first and first.whole_width < _SINGLE * tallest:
+            probability *= _CUT
+        # Digits seldom consist of parts that do not touch.
+        if any(piece.is_first for piece in row[start + 1 : stop]):
             probability *= _CUT
         return math.log(probability)
 
