@@ -144,3 +144,57 @@ def test_preparing_a_prepared_character_changes_nothing(digits):
         np.testing.assert_array_equal(prepare_character(image[..., 0]), image)
         inverted = 255 - image[..., 0]
         np.testing.assert_array_equal(prepare_character(inverted), image)
+
+
+def test_the_paper_inside_a_narrow_ring_is_not_ink():
+    page = Image.new("L", (300, 300), 245)
+    ImageDraw.Draw(page).ellipse((130, 90, 170, 210), outline=120, width=3)
+    image = prepare_character(np.asarray(page))[..., 0]
+    assert image[14, 14] == 0
+    assert image[14].max() > 100
+
+
+def test_a_card_on_a_dark_table_is_not_ink(digits):
+    (images, _), _ = digits
+    for image in images[:10]:
+        card = np.asarray(on_paper(image, (150, 110), 140))
+        table = np.full((300, 300), 40, "uint8")
+        table[70:220, 90:200] = card
+        difference = prepare_character(table).astype(int) - prepare_character(
+            card
+        )
+        assert abs(difference).mean() < 25
+
+
+# A 7 and a Z, whose strokes cover much of the border of a tight crop.
+TIGHT = [
+    [(0, 0), (40, 0), (12, 60)],
+    [(0, 0), (40, 0), (0, 60), (40, 60)],
+]
+
+
+@pytest.mark.parametrize("strokes", TIGHT)
+def test_a_margin_around_the_ink_makes_no_difference(strokes):
+    page = Image.new("L", (100, 120), 250)
+    path = [(x + 30, y + 30) for x, y in strokes]
+    ImageDraw.Draw(page).line(path, 60, 6)
+    small = page.resize((34, 40), Image.Resampling.BOX)
+    pixels = np.asarray(small)
+    rows, columns = np.nonzero(pixels < 170)
+    tight = pixels[
+        rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
+    ]
+    difference = prepare_character(tight).astype(int) - prepare_character(
+        pixels
+    )
+    assert abs(difference).mean() < 30
+
+
+def test_a_part_that_runs_out_of_the_picture_is_left_out(digits):
+    (images, _), _ = digits
+    for image in images[:10]:
+        page = np.array(on_paper(image, (170, 200), 130))
+        alone = prepare_character(page)
+        page[60:110, 164:] = 40
+        difference = prepare_character(page).astype(int) - alone
+        assert abs(difference).mean() < 15
