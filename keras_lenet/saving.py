@@ -18,7 +18,7 @@ from keras_lenet.models.checked_config import check_config, check_finite
 from keras_lenet.models.lenet5 import LeNet5
 from keras_lenet.models.presets import Preset, read_preset
 from keras_lenet.original.model import OriginalLeNet5
-from keras_lenet.pretrained import PRESETS
+from keras_lenet.pretrained import PRESETS, is_preset
 
 __all__ = [
     "MODELS",
@@ -121,7 +121,7 @@ def load(name: str | os.PathLike[str]) -> Any:
         ValueError: If there is no preset or file of this name.
         FileFormatError: If the file is damaged or is not a model.
     """
-    if name in PRESETS or Path(name).is_dir():
+    if is_preset(name):
         return load_preset(name)
     if not Path(name).is_file():
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lenet.pretrained import PRESETS
+from keras_lenet.pretrained import is_preset
 from keras_lenet.types import Array
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def digit_threshold(name: str) -> float:
     """Returns the probability below which a preset sees no digit, or 0."""
     from keras_lenet import saving
 
-    if name not in PRESETS and not Path(name).is_dir():
+    if not is_preset(name):
         return 0.0
     return float(saving.read_preset(name).card.get("threshold", 0))
 
@@ -51,12 +51,7 @@ def model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Splits arguments into a model and the paths of pictures."""
     first, *others = given
     # A picture in a file with the name of a preset is `./mnist`.
-    is_model = (
-        first in PRESETS
-        or Path(first).suffix == ".keras"
-        or Path(first).is_dir()
-    )
-    if not is_model:
+    if not is_preset(first) and Path(first).suffix != ".keras":
         return "handwritten", given
     if not others:
         raise ValueError(

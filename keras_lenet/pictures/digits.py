@@ -154,10 +154,7 @@ def _find_pieces(picture: Array) -> tuple[Array, list[_Piece]]:
         ink, _ = measured
         pieces = _components(without_lines(ink > 0.5))
         # The inside of a 0 is smaller than the 0.
-        size = sum(
-            float(piece.box[0].stop - piece.box[0].start) ** 2
-            for piece in pieces
-        )
+        size = float(sum(_height(piece.box) ** 2 for piece in pieces))
         if size > best[0]:
             best = size, ink, pieces
     return best[1:]
@@ -207,15 +204,17 @@ def _height(box: Box) -> int:
     return int(box[0].stop - box[0].start)
 
 
+def _box_around(pieces: Sequence[_Piece]) -> Box:
+    rows, columns = (
+        slice(min(s.start for s in sides), max(s.stop for s in sides))
+        for sides in zip(*(piece.box for piece in pieces), strict=True)
+    )
+    return rows, columns
+
+
 def _joined(pieces: Sequence[_Piece]) -> _Piece:
     """Returns one piece with the masks of all."""
-    box = tuple(
-        slice(
-            min(piece.box[axis].start for piece in pieces),
-            max(piece.box[axis].stop for piece in pieces),
-        )
-        for axis in (0, 1)
-    )
+    box = _box_around(pieces)
     mask = np.zeros([side.stop - side.start for side in box], bool)
     for piece in pieces:
         place = tuple(
@@ -223,7 +222,7 @@ def _joined(pieces: Sequence[_Piece]) -> _Piece:
             for side, whole in zip(piece.box, box, strict=True)
         )
         mask[place] |= piece.mask
-    return _Piece((box[0], box[1]), mask)
+    return _Piece(box, mask)
 
 
 def _in_rows(pieces: list[_Piece]) -> list[list[_Piece]]:
@@ -329,9 +328,8 @@ def _best_path(
 
     def score(start: int, stop: int) -> float:
         probability = max(float(outputs[start, stop].max()), 1e-9)
-        height = _height(_joined(row[start:stop]).box)
-        _, columns = _joined(row[start:stop]).box
-        width = columns.stop - columns.start
+        box = _box_around(row[start:stop])
+        height, width = _height(box), box[1].stop - box[1].start
         if height < 0.55 * tallest or width > _WIDE * tallest:
             probability *= _LOW
         first = row[start]
@@ -355,10 +353,8 @@ def _best_path(
         best.append(max(ways))
     digits = []
     for start, stop in best[-1][1]:
-        output, (rows, columns) = (
-            outputs[start, stop],
-            _joined(row[start:stop]).box,
-        )
+        output = outputs[start, stop]
+        rows, columns = _box_around(row[start:stop])
         box = (
             np.array([[rows.start, columns.start], [rows.stop, columns.stop]])
             * scale

@@ -26,7 +26,8 @@ def shrink(pixels: Array, side: int) -> Array:
     rows, columns = (min(factor, size) for size in shape)
     height, width = shape[0] // rows, shape[1] // columns
     whole = pixels[: height * rows, : width * columns]
-    if factor >= _FAST_FACTOR:
+    # Pillow would weight colours with a fourth channel, as with alpha.
+    if factor >= _FAST_FACTOR and whole.shape[-1] in (1, 3):
         image = Image.fromarray(
             whole.squeeze(-1) if whole.shape[-1] == 1 else whole
         )

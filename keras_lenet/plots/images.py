@@ -171,12 +171,7 @@ def plot_pictures(
     >>> figure.axes[0].get_title(loc="left")
     'blank.png: no ink'
     """
-    if not len(pictures) == len(images) == len(titles) > 0:
-        raise ValueError(
-            "`pictures`, `images` and `titles` must have the same length, at "
-            f"least 1. Received: {len(pictures)}, {len(images)} and "
-            f"{len(titles)}."
-        )
+    _check_lengths(pictures=pictures, images=images, titles=titles)
     count = len(pictures)
     columns = min(3, count)
     rows = math.ceil(count / columns)
@@ -227,12 +222,7 @@ def plot_readings(
     >>> figure.axes[0].texts[0].get_text()
     '7'
     """
-    if not len(pictures) == len(readings) == len(titles) > 0:
-        raise ValueError(
-            "`pictures`, `readings` and `titles` must have the same length, at "
-            f"least 1. Received: {len(pictures)}, {len(readings)} and "
-            f"{len(titles)}."
-        )
+    _check_lengths(pictures=pictures, readings=readings, titles=titles)
     count = len(pictures)
     columns = min(2, count)
     rows = math.ceil(count / columns)
@@ -260,3 +250,14 @@ def plot_readings(
                 left, top, str(digit.label), color=WRONG_COLOR, va="bottom"
             )
     return figure
+
+
+def _check_lengths(**sequences: Sequence[Any]) -> None:
+    """Checks that three arguments have the same length."""
+    first, second, third = (len(sequence) for sequence in sequences.values())
+    if not first == second == third > 0:
+        names = "`{}`, `{}` and `{}`".format(*sequences)
+        raise ValueError(
+            f"{names} must have the same length, at least 1. "
+            f"Received: {first}, {second} and {third}."
+        )

@@ -152,6 +152,17 @@ def test_no_random_picture_raises_an_error(generator):
         assert image is None or image.shape == (28, 28, 1)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+def test_a_large_picture_may_have_any_number_of_channels(channels):
+    large = np.kron(bar(), np.ones((4, 4), "uint8"))
+    picture = np.repeat(large[..., np.newaxis], channels, axis=-1)
+    np.testing.assert_allclose(
+        prepare_character(picture).astype(int),
+        prepare_character(large).astype(int),
+        atol=2,
+    )
+
+
 def test_characters_fit_into_sizes_that_are_not_square():
     rows, columns = np.nonzero(prepare_character(bar(), (28, 16))[..., 0])
     assert rows.max() - rows.min() < 20 * 16 / 28 + 1

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from strings import make_row
 
 from keras_lenet import LeNet5
 from keras_lenet.pictures import has_several_parts, read_digits
@@ -17,18 +18,7 @@ def preset():
 
 def in_a_row(images, gap):
     """Returns dark digits with a gap of some pixels between their ink."""
-    inks = []
-    for image in images:
-        _, columns = np.nonzero(image[..., 0])
-        inks.append(image[:, columns.min() : columns.max() + 1, 0])
-    width = sum(ink.shape[1] for ink in inks) + gap * len(inks)
-    row = np.zeros((44, width + 20), "uint8")
-    column = 10
-    for ink in inks:
-        place = row[8:36, column : column + ink.shape[1]]
-        np.maximum(place, ink, out=place)
-        column += ink.shape[1] + gap
-    return 255 - row
+    return make_row(images, gap, 0.0, 0.0, np.random.default_rng(98))
 
 
 def texts(rows):
