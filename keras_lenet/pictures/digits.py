@@ -17,10 +17,13 @@ from keras_lenet.pictures.lines import is_solid_rectangle, without_lines
 from keras_lenet.pictures.paper import grain, measure_ink, rises, shrink
 from keras_lenet.types import Array
 
-# Find digits in a picture of at most this size, ...
+# Find digits in a picture of at most this size.
 _LARGEST = 768
 
-# ... and enlarge a smaller one, so that cuts are fine.
+# A smaller one shows whether there are several parts.
+_OVERVIEW = 384
+
+# Enlarge a picture smaller than this, so that cuts are fine.
 _SMALLEST = 64
 
 # Probabilities are multiplied by `_LOW` for pieces that are much lower than the
@@ -95,7 +98,7 @@ def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
     []
     """
     pixels = check_picture(picture)
-    small = _resized(pixels)
+    small = _resized(pixels, _LARGEST)
     ink, pieces = _find_pieces(small)
     rows = [_cut_row(row, ink) for row in _in_rows(pieces)]
     # All candidates go through the network at once.
@@ -124,14 +127,14 @@ def has_several_parts(picture: npt.ArrayLike) -> bool:
     Returns:
         Boolean. Whether there are several parts of similar height.
     """
-    _, pieces = _find_pieces(_resized(check_picture(picture)))
+    _, pieces = _find_pieces(_resized(check_picture(picture), _OVERVIEW))
     return len(pieces) > 1
 
 
-def _resized(pixels: Array) -> Array:
-    small = shrink(pixels, _LARGEST)
+def _resized(pixels: Array, largest: int) -> Array:
+    small = shrink(pixels, largest)
     factor = math.ceil(_SMALLEST / min(small.shape[:2]))
-    if factor == 1 or factor * max(small.shape[:2]) > _LARGEST:
+    if factor == 1 or factor * max(small.shape[:2]) > largest:
         return small
     height, width = small.shape[:2]
     channels = [
