@@ -60,7 +60,7 @@ def drawn_digit(generator: np.random.Generator) -> tuple[Any, int]:
 def printed_digit(generator: np.random.Generator) -> tuple[Any, int]:
     """Returns a picture of a digit in a typeface, and the digit."""
     digit = int(generator.integers(10))
-    return _printed(str(digit), generator), digit
+    return printed(str(digit), generator), digit
 
 
 def no_digit(generator: np.random.Generator) -> tuple[Any, int]:
@@ -69,15 +69,15 @@ def no_digit(generator: np.random.Generator) -> tuple[Any, int]:
     letters = sorted(set(string.ascii_letters) - _LIKE_DIGITS)
     if kind == 0:
         font = generator.choice(["futural", "scripts", "cursive", "japanese"])
-        strokes = _hershey(font, generator.choice(letters))
+        strokes = hershey(font, generator.choice(letters))
         return render(strokes, generator), NO_DIGIT
     if kind == 1:
         symbols = "!?#%&*+=@$€£ßÄÖÜäöüñç<>{}[]~^"
         text = generator.choice([*letters, *letters, *symbols])
-        return _printed(text, generator), NO_DIGIT
+        return printed(text, generator), NO_DIGIT
     if kind == 2:
         return render(_scribble(generator), generator), NO_DIGIT
-    return _texture(generator), NO_DIGIT
+    return texture(generator), NO_DIGIT
 
 
 # Pictures
@@ -121,7 +121,8 @@ def render(
     return np.asarray(small)
 
 
-def _printed(text: str, generator: np.random.Generator) -> Any:
+def printed(text: str, generator: np.random.Generator) -> Any:
+    """Returns a uint8 picture of a character in a typeface."""
     path = generator.choice(_typefaces())
     font = ImageFont.truetype(path, int(generator.integers(28, 60)))
     image = Image.new("L", (_FIELD, _FIELD), 255)
@@ -142,7 +143,8 @@ def _typefaces() -> list[str]:
 
 
 @functools.cache
-def _hershey(name: str, letter: str) -> Strokes:
+def hershey(name: str, letter: str) -> Strokes:
+    """Returns the strokes of a letter in one of Hershey's alphabets."""
     from HersheyFonts import HersheyFonts
 
     font = HersheyFonts()
@@ -161,7 +163,7 @@ def _scribble(generator: np.random.Generator) -> Strokes:
     ]
 
 
-def _texture(generator: np.random.Generator) -> Any:
+def texture(generator: np.random.Generator) -> Any:
     """Returns noise, blobs or a patch of waves."""
     size = int(generator.choice([4, 6, 8, 12, 24, 48]))
     coarse = generator.integers(0, 256, (size, size)).astype("uint8")

@@ -13,32 +13,49 @@ from typing import Any
 import numpy as np
 
 
-def make_row(images: Any, gap: int, slant: float, noise: float, generator: Any):
-    """Returns a uint8 picture of digits in a row, dark on white paper."""
+def place_digits(images: Any, gaps: Any, slant: float = 0.0) -> Any:
+    """Places digits in a row.
+
+    Args:
+        images: uint8 array of shape `(n, 28, 28, 1)`, bright ink on 0.
+        gaps: Integers. The number of columns between the ink of neighbours.
+        slant: Float. The tangent of the angle by which the row leans.
+
+    Returns:
+        uint8 array of shape `(n, 44, width)`, the ink of each digit.
+    """
     from PIL import Image
 
     inks = []
     for image in images:
         _, columns = np.nonzero(image[..., 0])
         inks.append(image[:, columns.min() : columns.max() + 1, 0])
-    width = sum(ink.shape[1] for ink in inks) + gap * (len(inks) - 1)
-    row = np.zeros((44, width + 20), "uint8")
-    column = 10
-    for ink in inks:
-        place = row[8:36, column : column + ink.shape[1]]
-        np.maximum(place, ink, out=place)
-        column += ink.shape[1] + gap
-    picture = Image.fromarray(255 - row)
+    widths = np.array([ink.shape[1] for ink in inks])
+    starts = 10 + np.cumsum([0, *(widths[:-1] + gaps)])
+    starts = np.maximum.accumulate(starts)
+    row = np.zeros((len(inks), 44, (starts + widths).max() + 10), "uint8")
+    for layer, ink, start in zip(row, inks, starts, strict=True):
+        layer[8:36, start : start + ink.shape[1]] = ink
     if slant:
-        picture = picture.transform(
-            picture.size,
-            Image.Transform.AFFINE,
-            (1, slant, -22 * slant, 0, 1, 0),
-            Image.Resampling.BILINEAR,
-            fillcolor=255,
-        )
-    pixels = np.asarray(picture) + generator.normal(0, noise, row.shape)
-    return pixels.clip(0, 255).astype("uint8")
+        lean = (1, slant, -22 * slant, 0, 1, 0)
+        leaning = [
+            Image.fromarray(layer).transform(
+                layer.shape[::-1],
+                Image.Transform.AFFINE,
+                lean,
+                Image.Resampling.BILINEAR,
+            )
+            for layer in row
+        ]
+        row = np.stack([np.asarray(layer) for layer in leaning])
+    return row
+
+
+def as_picture(row: Any, noise: float, generator: Any) -> Any:
+    """Returns a uint8 picture of a row, dark on white paper."""
+    grey = 255 - row.max(axis=0)
+    grey = grey + generator.normal(0, noise, grey.shape)
+    return grey.clip(0, 255).astype("uint8")
 
 
 def main() -> None:
@@ -61,10 +78,9 @@ def main() -> None:
         right = 0
         for _ in range(arguments.rows):
             chosen = generator.integers(0, len(images), arguments.length)
-            row = make_row(
-                images[chosen], gap, arguments.slant, arguments.noise, generator
-            )
-            found = pictures.read_digits(row, model)
+            row = place_digits(images[chosen], gap, arguments.slant)
+            picture = as_picture(row, arguments.noise, generator)
+            found = pictures.read_digits(picture, model)
             text = [digit.label for line in found for digit in line]
             right += text == labels[chosen].tolist()
         print(

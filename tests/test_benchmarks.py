@@ -377,7 +377,7 @@ def test_drawn_digits_leave_ink_in_the_middle_of_the_paper(digit, generator):
 def test_rows_of_digits_have_the_gap_between_their_ink(gap, generator):
     images = np.zeros((3, 28, 28, 1), "uint8")
     images[:, 5:20, 10:16] = 255
-    row = strings.make_row(images, gap, 0.0, 0.0, generator)
+    row = strings.as_picture(strings.place_digits(images, gap), 0, generator)
     inked = (row < 128).any(axis=0)
     assert np.flatnonzero(inked)[[0, -1]].tolist() == [10, 27 + 2 * gap]
     assert inked.sum() == 18 + 2 * min(gap, 0)

@@ -1,20 +1,20 @@
 """Reading several digits in a picture."""
 
-import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
-from keras_lenet.pictures.boxes import Box, bounding_box, is_inside
 from keras_lenet.pictures.character import check_picture
 from keras_lenet.pictures.fitting import fit_strokes
-from keras_lenet.pictures.lines import is_solid_rectangle, without_lines
-from keras_lenet.pictures.paper import grain, measure_ink, rises, shrink
+from keras_lenet.pictures.paper import shrink
+from keras_lenet.pictures.segments import (
+    Candidate,
+    count_parts,
+    find_candidates,
+)
 from keras_lenet.types import Array
 
 # Find digits in a picture of at most this size.
@@ -26,12 +26,14 @@ _OVERVIEW = 384
 # Enlarge a picture smaller than this, so that cuts are fine.
 _SMALLEST = 64
 
-# Probabilities are multiplied by `_LOW` for pieces that are much lower than the
-# row or much wider than high, ...
-_LOW, _WIDE = 0.02, 1.6
+# Probabilities are multiplied by `_LOW` for candidates that are much lower than
+# the row, by `exp(-_WIDE * share)` for the share of the row's height by which
+# they are wider than high, ...
+_LOW, _WIDE = 0.02, 5.0
 
-# ... and by `_CUT` for each cut through connected ink that is not wider than a
-# digit, relative to the row's height. Tuned on rows of training images.
+# ... by `_CUT` for each cut through connected ink that is not wider than a
+# digit, relative to the row's height, and for parts that do not touch. Tuned on
+# rows of training images.
 _CUT, _SINGLE = 0.3, 0.75
 
 
@@ -48,24 +50,6 @@ class Digit(NamedTuple):
     label: int
     probability: float
     box: tuple[int, int, int, int]
-
-
-class _Piece(NamedTuple):
-    """A part of a digit, or a whole one.
-
-    Attributes:
-        box: A bounding box in the picture.
-        mask: Array of booleans in the box.
-        is_first: Boolean. Whether no other piece was cut off on the left.
-        is_last: Boolean. Whether no other piece was cut off on the right.
-        whole_width: Integer. The width before it was cut.
-    """
-
-    box: Box
-    mask: Array
-    is_first: bool = True
-    is_last: bool = True
-    whole_width: int = 0
 
 
 def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
@@ -99,22 +83,19 @@ def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
     """
     pixels = check_picture(picture)
     small = _resized(pixels, _LARGEST)
-    ink, pieces = _find_pieces(small)
-    rows = [_cut_row(row, ink) for row in _in_rows(pieces)]
+    rows = find_candidates(small)
     # All candidates go through the network at once.
-    candidates = [_candidates(row) for row in rows]
-    images = [
-        _image(row[start:stop], ink)
-        for row, spans in zip(rows, candidates, strict=True)
-        for start, stop in spans
-    ]
+    images = [_image(candidate) for row in rows for candidate in row]
     if not images:
         return []
     outputs = iter(model.predict(np.stack(images), batch_size=500, verbose=0))
     scale = np.array(pixels.shape[:2]) / small.shape[:2]
     return [
-        _best_path(row, {span: next(outputs) for span in spans}, scale)
-        for row, spans in zip(rows, candidates, strict=True)
+        [
+            _digit(*pair, scale)
+            for pair in _best_path([(c, next(outputs)) for c in row])
+        ]
+        for row in rows
     ]
 
 
@@ -127,8 +108,7 @@ def has_several_parts(picture: npt.ArrayLike) -> bool:
     Returns:
         Boolean. Whether there are several parts of similar height.
     """
-    _, pieces = _find_pieces(_resized(check_picture(picture), _OVERVIEW))
-    return len(pieces) > 1
+    return count_parts(_resized(check_picture(picture), _OVERVIEW)) > 1
 
 
 def _resized(pixels: Array, largest: int) -> Array:
@@ -146,228 +126,48 @@ def _resized(pixels: Array, largest: int) -> Array:
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)
 
 
-def _find_pieces(picture: Array) -> tuple[Array, list[_Piece]]:
-    """Returns the ink, and its components that may be digits."""
-    noise, signs = grain(picture), (-1, 1)
-    best: tuple[float, Array, list[_Piece]] = (0.0, np.zeros((1, 1)), [])
-    for rise in rises(picture, signs):
-        measured = measure_ink(rise, noise)
-        if measured is None:
-            continue
-        ink, _ = measured
-        pieces = _components(without_lines(ink > 0.5))
-        # The inside of a 0 is smaller than the 0.
-        size = float(sum(_height(piece.box) ** 2 for piece in pieces))
-        if size > best[0]:
-            best = size, ink, pieces
-    return best[1:]
-
-
-def _components(inked: Array) -> list[_Piece]:
-    parts, _ = ndimage.label(inked, np.ones((3, 3)))
-    pieces = []
-    for number, box in enumerate(ndimage.find_objects(parts), 1):
-        mask = parts[box] == number
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1)).max()
-        size = max(mask.shape)
-        is_stroke = depth < 0.35 * size or mask.shape[0] > 3 * mask.shape[1]
-        is_cell = is_solid_rectangle(mask, 0.93) and size < 3 * min(mask.shape)
-        if is_stroke and not is_cell:
-            pieces.append(_Piece(box, mask))
-    inside = [piece for piece in pieces if is_inside(piece.box, inked.shape)]
-    pieces = inside or pieces
-    tallest = max((_height(piece.box) for piece in pieces), default=0)
-    large = [p for p in pieces if _height(p.box) > 0.4 * tallest]
-    for piece in pieces:
-        if _height(piece.box) <= 0.4 * tallest:
-            _attach(piece, large, tallest)
-    return large
-
-
-def _attach(piece: _Piece, large: list[_Piece], tallest: int) -> None:
-    """Joins a small part, such as the bar of a 5, to the nearest large one."""
-    if piece.mask.sum() < 0.002 * tallest**2:
-        return
-    distances = [_distance(piece.box, other.box) for other in large]
-    if not distances or min(distances) > 0.25 * tallest:
-        return
-    index = int(np.argmin(distances))
-    large[index] = _joined([large[index], piece])
-
-
-def _distance(box: Box, other: Box) -> float:
-    gaps = [
-        max(0, max(a.start, b.start) - min(a.stop, b.stop))
-        for a, b in zip(box, other, strict=True)
-    ]
-    return math.hypot(*gaps)
-
-
-def _height(box: Box) -> int:
-    return int(box[0].stop - box[0].start)
-
-
-def _box_around(pieces: Sequence[_Piece]) -> Box:
-    rows, columns = (
-        slice(min(s.start for s in sides), max(s.stop for s in sides))
-        for sides in zip(*(piece.box for piece in pieces), strict=True)
-    )
-    return rows, columns
-
-
-def _joined(pieces: Sequence[_Piece]) -> _Piece:
-    """Returns one piece with the masks of all."""
-    box = _box_around(pieces)
-    mask = np.zeros([side.stop - side.start for side in box], bool)
-    for piece in pieces:
-        place = tuple(
-            slice(side.start - whole.start, side.stop - whole.start)
-            for side, whole in zip(piece.box, box, strict=True)
-        )
-        mask[place] |= piece.mask
-    return _Piece(box, mask)
-
-
-def _in_rows(pieces: list[_Piece]) -> list[list[_Piece]]:
-    """Groups pieces into rows, and sorts these from left to right."""
-    rows: list[list[_Piece]] = []
-    for piece in sorted(pieces, key=lambda p: p.box[0].start + p.box[0].stop):
-        for row in rows:
-            if _shared(piece.box[0], row[-1].box[0]) > 0.4:
-                row.append(piece)
-                break
-        else:
-            rows.append([piece])
-    return [sorted(row, key=lambda p: p.box[1].start) for row in rows]
-
-
-def _cut_row(row: list[_Piece], ink: Array) -> list[_Piece]:
-    """Joins pieces above each other, and cuts wide ones."""
-    joined = [row[0]]
-    for piece in row[1:]:
-        beside, above = (
-            _shared(a, b)
-            for b, a in zip(joined[-1].box, piece.box, strict=True)
-        )
-        if above > 0.9 and beside < 0.5:
-            joined[-1] = _joined([joined[-1], piece])
-        else:
-            joined.append(piece)
-    height = float(np.median([_height(piece.box) for piece in joined]))
-    return [part for piece in joined for part in _cut(piece, ink, height)]
-
-
-def _shared(side: slice, other: slice) -> float:
-    """Returns the overlap of two intervals, as a share of the shorter one."""
-    shared = min(side.stop, other.stop) - max(side.start, other.start)
-    shorter = min(side.stop - side.start, other.stop - other.start)
-    return float(shared / shorter)
-
-
-def _cut(piece: _Piece, ink: Array, height: float) -> list[_Piece]:
-    """Cuts a piece at the columns with the least ink."""
-    width = piece.mask.shape[1]
-    if width < 0.6 * height:
-        return [piece]
-    least = max(2, round(0.08 * height))
-    density = (ink[piece.box] * piece.mask).sum(axis=0)
-    smooth = ndimage.gaussian_filter1d(density, 0.02 * height)
-    is_lowest = smooth <= ndimage.minimum_filter1d(smooth, 2 * least + 1)
-    cuts = [0]
-    for column in np.flatnonzero(is_lowest):
-        if cuts[-1] + least <= column <= width - least:
-            cuts.append(int(column))
-    top, left = piece.box[0].start, piece.box[1].start
-    parts = []
-    for start, stop in itertools.pairwise([*cuts, width]):
-        mask = piece.mask[:, start:stop]
-        if not mask.any():
-            continue
-        rows, columns = bounding_box(mask)
-        box = (
-            slice(top + rows.start, top + rows.stop),
-            slice(left + start + columns.start, left + start + columns.stop),
-        )
-        parts.append(
-            _Piece(box, mask[rows, columns], start == 0, stop == width, width)
-        )
-    return parts
-
-
-def _candidates(row: list[_Piece]) -> list[tuple[int, int]]:
-    """Returns the ranges of pieces that may form a digit.
-
-    Pieces that do not touch each other were not cut from one digit, so they
-    are joined only as a whole.
-    """
-    height = max(_height(piece.box) for piece in row)
-    spans = []
-    for start in range(len(row)):
-        for stop in range(start + 1, len(row) + 1):
-            pieces = row[start:stop]
-            width = pieces[-1].box[1].stop - pieces[0].box[1].start
-            touch = not any(piece.is_first for piece in pieces[1:])
-            is_whole = pieces[0].is_first and pieces[-1].is_last
-            if (
-                len(pieces) == 1
-                or (touch and is_whole)
-                or ((touch or is_whole) and width < 1.4 * height)
-            ):
-                spans.append((start, stop))
-    return spans
-
-
-def _image(pieces: list[_Piece], ink: Array) -> Array:
-    whole = _joined(pieces)
-    strokes = ink[whole.box] * whole.mask
-    return fit_strokes(strokes / strokes.max(), (28, 28))
+def _image(candidate: Candidate) -> Array:
+    """Returns a candidate as a uint8 image of shape `(28, 28, 1)`."""
+    return fit_strokes(candidate.ink / candidate.ink.max(), (28, 28))
 
 
 def _best_path(
-    row: list[_Piece], outputs: dict[tuple[int, int], Array], scale: Array
-) -> list[Digit]:
+    read: list[tuple[Candidate, Array]],
+) -> list[tuple[Candidate, Array]]:
     """Returns the most probable way to combine all pieces (Viterbi)."""
-    tallest = max(_height(piece.box) for piece in row)
+    tallest = max(len(candidate.ink) for candidate, _ in read)
+    best: dict[int, tuple[float, list[tuple[Candidate, Array]]]] = {
+        0: (0.0, [])
+    }
+    for pair in sorted(read, key=lambda pair: pair[0][:2]):
+        candidate, probabilities = pair
+        before, path = best[candidate.start]
+        total = before + _score(candidate, probabilities, tallest)
+        if candidate.stop not in best or total > best[candidate.stop][0]:
+            best[candidate.stop] = total, [*path, pair]
+    return best[max(best)][1]
 
-    def score(start: int, stop: int) -> float:
-        probability = max(float(outputs[start, stop].max()), 1e-9)
-        box = _box_around(row[start:stop])
-        height, width = _height(box), box[1].stop - box[1].start
-        if height < 0.55 * tallest or width > _WIDE * tallest:
-            probability *= _LOW
-        first = row[start]
-        if not first.is_first and first.whole_width < _SINGLE * tallest:
-            probability *= _CUT
-        # Digits seldom consist of parts that do not touch.
-        if any(piece.is_first for piece in row[start + 1 : stop]):
-            probability *= _CUT
-        return math.log(probability)
 
-    best: list[tuple[float, list[tuple[int, int]]]] = [(0.0, [])]
-    for stop in range(1, len(row) + 1):
-        ways = [
-            (
-                best[start][0] + score(start, stop),
-                [*best[start][1], (start, stop)],
-            )
-            for start, end in outputs
-            if end == stop
-        ]
-        best.append(max(ways))
-    digits = []
-    for start, stop in best[-1][1]:
-        output = outputs[start, stop]
-        rows, columns = _box_around(row[start:stop])
-        box = (
-            np.array([[rows.start, columns.start], [rows.stop, columns.stop]])
-            * scale
-        )
-        top, left, bottom, right = np.rint(box).astype("int64").ravel().tolist()
-        digits.append(
-            Digit(
-                int(output.argmax()),
-                float(output.max()),
-                (top, left, bottom, right),
-            )
-        )
-    return digits
+def _score(candidate: Candidate, probabilities: Array, tallest: int) -> float:
+    """Returns the logarithm of how probable it is that this is a digit."""
+    score = math.log(max(float(probabilities.max()), 1e-9))
+    height, width = candidate.ink.shape
+    score -= _WIDE * max(0.0, float(width / tallest - 1))
+    if height < 0.55 * tallest:
+        score += math.log(_LOW)
+    # Digits seldom consist of parts that do not touch.
+    if candidate.is_apart or 0 < candidate.cut_from < _SINGLE * tallest:
+        score += math.log(_CUT)
+    return score
+
+
+def _digit(candidate: Candidate, probabilities: Array, scale: Array) -> Digit:
+    rows, columns = candidate.box
+    corners = [[rows.start, columns.start], [rows.stop, columns.stop]]
+    box = np.rint(np.array(corners) * scale).astype("int64")
+    top, left, bottom, right = box.ravel().tolist()
+    return Digit(
+        int(probabilities.argmax()),
+        float(probabilities.max()),
+        (top, left, bottom, right),
+    )

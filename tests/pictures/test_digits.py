@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from strings import make_row
+from strings import as_picture, place_digits
 
 from keras_lenet import LeNet5
 from keras_lenet.pictures import has_several_parts, read_digits
@@ -18,7 +18,7 @@ def preset():
 
 def in_a_row(images, gap):
     """Returns dark digits with a gap of some pixels between their ink."""
-    return make_row(images, gap, 0.0, 0.0, np.random.default_rng(98))
+    return as_picture(place_digits(images, gap), 0, np.random.default_rng(98))
 
 
 def texts(rows):
