@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SamplePredictions,
     )
     from keras_lenet.datasets.distortion import RandomDistortion
+    from keras_lenet.exporting import export
     from keras_lenet.layers import PadTo32
     from keras_lenet.models import LeNet5
     from keras_lenet.original import CurvatureEstimation, OriginalLeNet5
@@ -32,6 +33,7 @@ __all__ = [
     "SamplePredictions",
     "__version__",
     "datasets",
+    "export",
     "plots",
     "recipes",
     "train",
@@ -47,6 +49,7 @@ _MODULES = {
     "RandomDistortion": "datasets.distortion",
     "ResumableTraining": "callbacks",
     "SamplePredictions": "callbacks",
+    "export": "exporting",
     "train": "training",
 }
 

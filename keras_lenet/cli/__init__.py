@@ -1,4 +1,4 @@
-"""The command line: `keras-lenet train | evaluate | predict | read`."""
+"""The command line: `keras-lenet COMMAND`."""
 
 import os
 import signal

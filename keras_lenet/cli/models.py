@@ -47,6 +47,19 @@ def digit_threshold(name: str) -> float:
     return float(saving.read_preset(name).card.get("threshold", 0))
 
 
+def metadata(name: str) -> dict[str, Any]:
+    """Returns what an exported preset says of itself."""
+    from keras_lenet import saving
+
+    if not is_preset(name):
+        return {}
+    card = saving.read_preset(name).card
+    kept = ("dataset", "test_images", "test_accuracy", "threshold", "license")
+    return {"preset": Path(name).name} | {
+        key: str(card[key]) for key in kept if key in card
+    }
+
+
 def model_and_pictures(given: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Splits arguments into a model and the paths of pictures."""
     first, *others = given

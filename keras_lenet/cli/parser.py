@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from keras_lenet.cli import evaluate, predict, read, train
+from keras_lenet.cli import demo, evaluate, export, predict, read, train
 from keras_lenet.cli.options import Parser
 from keras_lenet.version import __version__
 
@@ -12,7 +12,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser. Each command sets `run`, the function it calls."""
     parser = Parser(
         prog="keras-lenet",
-        description="Train and evaluate LeNet-5, and read pictures with it.",
+        description="Train, evaluate and export LeNet-5, and read pictures "
+        "with it.",
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {__version__}"
@@ -20,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         metavar="COMMAND", dest="command", required=True, parser_class=Parser
     )
-    for command in (train, evaluate, predict, read):
+    for command in (train, evaluate, predict, read, export, demo):
         command.add_parser(commands)
     return parser
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from keras_lenet import (
     recipes,
 )
 from keras_lenet.cli import main
+from keras_lenet.exporting import c_program
 from keras_lenet.pictures import load_picture, prepare_character
 from keras_lenet.saving import load_model
 from keras_lenet.training import RECIPES
@@ -739,3 +741,38 @@ def test_python_m_keras_lenet_runs_the_command_line(trained):
     done = keras_lenet("evaluate", str(trained / "gone.keras"))
     assert done.returncode == 2
     assert "gone.keras: no such file" in done.stderr
+
+
+@once
+@pytest.mark.skipif(c_program.compiler() is None, reason="needs a C compiler")
+def test_export_compares_with_keras(tmp_path, capsys):
+    folder = tmp_path / "program"
+    arguments = f"export mnist --format c --output {folder}"
+    assert main(arguments.split()) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"wrote {folder} (")
+    difference = re.search(r"differ from Keras' by at most (\S+);", printed)
+    assert float(difference[1]) < 1e-5
+    accuracies = re.search(r"accuracy (\S+)%, with Keras (\S+)%", printed)
+    assert accuracies[1] == accuracies[2]
+    assert "preset: mnist" in (folder / "lenet5.c").read_text()
+
+
+@once
+def test_export_says_what_is_wrong(tmp_path, capsys):
+    arguments = "export mnist --format saved_model --int8 --output"
+    assert main([*arguments.split(), str(tmp_path / "folder")]) == 2
+    error = capsys.readouterr().err
+    assert "`--int8` needs one of the formats onnx, litert, c" in error
+
+
+@once
+def test_demo_opens_a_page(monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or 1)
+    assert main(["demo", "original"]) == 0
+    path = Path(capsys.readouterr().out.removeprefix("wrote ").strip())
+    assert opened == [path.as_uri()]
+    assert "<title>OriginalLeNet5 original</title>" in path.read_text()
+    path.unlink()
+    path.parent.rmdir()

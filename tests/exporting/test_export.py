@@ -1,0 +1,338 @@
+"""Exported models compute what Keras computes."""
+
+import importlib.util
+import json
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lenet import LeNet5, OriginalLeNet5, export, saving
+from keras_lenet.exporting import c_program, integers, onnx_file
+from tests.helpers import needs_tensorflow, once
+
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+SANITIZERS = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "saved_model": "", "c": ""}
+
+needs_compiler = pytest.mark.skipif(
+    c_program.compiler() is None, reason="needs a C compiler"
+)
+
+
+def needs(module):
+    found = importlib.util.find_spec(module)
+    return pytest.mark.skipif(found is None, reason=f"needs {module}")
+
+
+needs_onnx = needs("onnxruntime")
+needs_litert = needs("ai_edge_litert")
+
+
+@pytest.fixture(scope="module")
+def presets():
+    return {name: saving.load(name) for name in ("mnist", "original")}
+
+
+@pytest.fixture(scope="module")
+def integer_program(presets, digits, tmp_path_factory):
+    """Returns the folder of a C program in integers, and what it returned."""
+    pytest.importorskip("tensorflow")
+    (images, _), _ = digits
+    folder = tmp_path_factory.mktemp("integers") / "program"
+    found = export(
+        presets["mnist"],
+        folder,
+        "c",
+        int8=True,
+        images=images[:500],
+        representative=images[::3],
+    )
+    return folder, found
+
+
+def other_model(generator, **arguments):
+    """Returns a model with random weights, also biases."""
+    model = LeNet5(**arguments)
+    for weight in model.weights:
+        weight.assign(generator.normal(0, 0.1, weight.shape))
+    return model
+
+
+@pytest.mark.parametrize("name", ["mnist", "original"])
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param("c", marks=needs_compiler),
+        pytest.param("onnx", marks=needs_onnx),
+        pytest.param("litert", marks=[needs_tensorflow, needs_litert]),
+        pytest.param("saved_model", marks=[needs_tensorflow, once]),
+    ],
+)
+def test_outputs_are_those_of_keras(format, name, presets, digits, tmp_path):
+    _, (images, labels) = digits
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    found = export(presets[name], path, format, images=images)
+    assert found.difference < (2e-6 if name == "mnist" else 5e-5)
+    assert found.agreement == 1
+    assert found.outputs.shape == (len(labels), 10)
+    np.testing.assert_allclose(found.outputs.sum(axis=1), 1, atol=1e-5)
+    assert (found.outputs.argmax(axis=1) == labels).mean() > 0.9
+
+
+@needs_compiler
+@needs_onnx
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_classes": 26, "input_shape": (20, 25, 3)},
+        {"classifier_activation": None, "input_shape": (32, 32, 1)},
+        {"include_preprocessing": False},
+        {"num_classes": 2, "input_shape": (1, 7, 2), "dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("format", ["c", "onnx"])
+def test_other_models_are_exported(format, arguments, generator, tmp_path):
+    model = other_model(generator, **arguments)
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    found = export(model, path, format)
+    assert found.difference < 1e-5
+    assert np.ptp(found.outputs, axis=0).max() > 0.01
+
+
+@needs_onnx
+def test_an_onnx_file_takes_any_number_of_images(presets, digits, tmp_path):
+    _, (images, _) = digits
+    path = tmp_path / "model.onnx"
+    whole = export(presets["mnist"], path, "onnx", images=images).outputs
+    parts = [onnx_file.run(path, images[:1]), onnx_file.run(path, images[1:8])]
+    np.testing.assert_allclose(np.concatenate(parts), whole[:8], atol=1e-6)
+
+
+@needs_onnx
+def test_an_onnx_file_names_its_tensors_and_its_origin(presets, tmp_path):
+    import onnx
+
+    path = tmp_path / "model.onnx"
+    card = {"preset": "mnist", "test_accuracy": 0.996}
+    export(presets["mnist"], path, "onnx", metadata=card)
+    model = onnx.load(path)
+    (given,), (returned,) = model.graph.input, model.graph.output
+    assert (given.name, returned.name) == ("images", "probabilities")
+    assert given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["preset"] == "mnist"
+    assert properties["test_accuracy"] == "0.996"
+    assert properties["classes"] == "10"
+
+
+@once
+@needs_tensorflow
+@pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param("onnx", marks=needs_onnx),
+        pytest.param("litert", marks=needs_litert),
+    ],
+)
+def test_integers_agree_with_keras(format, presets, digits, tmp_path):
+    (x_train, _), (images, _) = digits
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    found = export(
+        presets["mnist"],
+        path,
+        format,
+        int8=True,
+        images=images,
+        representative=x_train[::3],
+    )
+    assert found.agreement >= 0.99
+    assert path.stat().st_size < 80_000
+
+
+@once
+@needs_compiler
+def test_integers_in_c_agree_with_keras(integer_program):
+    _, found = integer_program
+    assert found.agreement >= 0.99
+    # Outputs are whole numbers of 1/256.
+    assert (found.outputs * 256 == np.rint(found.outputs * 256)).all()
+
+
+@once
+@needs_compiler
+@needs_litert
+def test_integers_in_c_are_those_of_litert_for_microcontrollers(
+    integer_program, presets, digits, tmp_path
+):
+    pytest.importorskip("tflite_micro")
+    from tflite_micro.python.tflite_micro import runtime
+
+    (images, _), _ = digits
+    path = tmp_path / "model.tflite"
+    export(
+        presets["mnist"],
+        path,
+        "litert",
+        int8=True,
+        images=images[:10],
+        representative=images[::3],
+    )
+    interpreter = runtime.Interpreter.from_bytes(path.read_bytes())
+    _, found = integer_program
+    for image, outputs in zip(images[:500], found.outputs, strict=True):
+        pixels = (image[np.newaxis].astype("int16") - 128).astype("int8")
+        interpreter.set_input(pixels, 0)
+        interpreter.invoke()
+        (expected,) = interpreter.get_output(0).astype("float32")
+        assert (outputs * 256 - 128 == expected).all()
+
+
+def sanitized(folder, scratch, images):
+    """Runs a program under sanitizers and returns what it wrote."""
+    main, program = scratch / "main.c", scratch / "main"
+    main.write_text(c_program.MAIN)
+    files = ["-I", folder, main, folder / "lenet5.c", "-lm", "-o", program]
+    subprocess.run(["cc", *STRICT, *SANITIZERS, "-O1", *files], check=True)
+    return subprocess.run(
+        [program], input=images.tobytes(), capture_output=True, check=True
+    ).stdout
+
+
+def extreme_images(generator):
+    return np.concatenate(
+        [
+            np.zeros((1, 28, 28, 1), "uint8"),
+            np.full((1, 28, 28, 1), 255, "uint8"),
+            255 * generator.integers(0, 2, (50, 28, 28, 1), "uint8"),
+            generator.integers(0, 256, (50, 28, 28, 1), "uint8"),
+        ]
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["mnist", "original"])
+def test_float_programs_are_clean(name, presets, generator, tmp_path):
+    folder = tmp_path / "program"
+    images = extreme_images(generator)
+    found = export(presets[name], folder, "c", images=images)
+    written = np.frombuffer(sanitized(folder, tmp_path, images), "float32")
+    np.testing.assert_allclose(
+        written.reshape(found.outputs.shape), found.outputs, atol=1e-4
+    )
+
+
+@once
+@needs_compiler
+def test_the_integer_program_is_clean(integer_program, generator, tmp_path):
+    folder, _ = integer_program
+    images = extreme_images(generator)
+    written = np.frombuffer(sanitized(folder, tmp_path, images), "float32")
+    outputs = written.reshape(len(images), 10)
+    # 256ths are rounded, each by up to half.
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=6 / 256)
+
+
+def test_exponentials_in_integers_are_close():
+    expected = np.exp(-0.06 * np.arange(256)) * 2**31
+    np.testing.assert_allclose(integers.exps(0.06), expected, atol=2**8)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1e-3, 1.0, 3.7])
+def test_a_multiplier_is_a_factor(factor):
+    multiplier, shift = integers.as_multiplier(factor)
+    assert 2**30 <= multiplier < 2**31
+    assert multiplier * 2.0 ** (shift - 31) == pytest.approx(factor, rel=1e-9)
+
+
+@once
+@needs_tensorflow
+@needs_litert
+def test_a_litert_file_and_a_saved_model_say_where_they_are_from(
+    presets, tmp_path
+):
+    card = {"preset": "mnist", "license": "Apache-2.0"}
+    export(presets["mnist"], tmp_path / "m.tflite", "litert", metadata=card)
+    assert b'"preset": "mnist"' in (tmp_path / "m.tflite").read_bytes()
+    export(presets["mnist"], tmp_path / "m", "saved_model", metadata=card)
+    written = (tmp_path / "m/assets.extra/keras_lenet.json").read_text()
+    assert card.items() <= json.loads(written).items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "pdf"}, "`format` must be one of onnx, litert"),
+        ({"format": "saved_model", "int8": True}, "`int8` needs one of"),
+        ({"format": "onnx", "path": "model.pt"}, "`path` must be a file"),
+        ({"format": "c", "path": "."}, "`path` must be an empty or a new"),
+        ({"format": "c", "path": "no/such"}, "in a folder that exists"),
+        ({"format": "onnx", "int8": True}, "`representative` must be uint8"),
+        (
+            {"format": "onnx", "images": np.zeros((2, 28, 28, 1))},
+            "`images` must be uint8",
+        ),
+    ],
+)
+def test_bad_arguments_are_rejected(
+    arguments, message, presets, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    arguments = {"path": "model.onnx", **arguments}
+    with pytest.raises(ValueError, match=message):
+        export(presets["mnist"], **arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_package_is_named(presets, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"keras-lenet\[onnx\]"):
+        export(presets["mnist"], tmp_path / "model.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_layer_is_rejected_where_it_would_be_lost(tmp_path):
+    model = LeNet5()
+    model.get_layer("c1").activation = keras.activations.tanh
+    with pytest.raises(ValueError, match="changed or quantized layers"):
+        export(model, tmp_path / "model.onnx", "onnx")
+
+
+def test_a_subclass_is_rejected(tmp_path):
+    class Mine(LeNet5):
+        """A user's model."""
+
+    with pytest.raises(ValueError, match="not of a subclass"):
+        export(Mine(), tmp_path / "model.onnx", "onnx")
+
+
+def test_a_map_of_outputs_is_rejected(tmp_path):
+    model = OriginalLeNet5(input_shape=(32, 64, 1))
+    with pytest.raises(ValueError, match="one output for each class"):
+        export(model, tmp_path / "model.onnx", "onnx")
+
+
+@needs_onnx
+def test_wrong_outputs_leave_no_file(presets, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+
+    def write_other_weights(path, model, card):
+        other = LeNet5()
+        onnx_file.write(path, other, card)
+
+    from keras_lenet.exporting.export import FORMATS
+
+    entry = FORMATS["onnx"]._replace(write=write_other_weights)
+    monkeypatch.setitem(FORMATS, "onnx", entry)
+    with pytest.raises(ValueError, match="could not be exported as onnx"):
+        export(presets["mnist"], path, "onnx")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
