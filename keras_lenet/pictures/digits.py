@@ -37,6 +37,10 @@ _LOW, _WIDE = 0.02, 5.0
 _CUT, _SINGLE = 0.3, 0.75
 
 
+# Candidates that go through the network at once.
+_BATCH_SIZE = 64
+
+
 class Digit(NamedTuple):
     """A digit in a picture.
 
@@ -88,7 +92,7 @@ def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
     images = [_image(candidate) for row in rows for candidate in row]
     if not images:
         return []
-    outputs = iter(model.predict(np.stack(images), batch_size=500, verbose=0))
+    outputs = iter(_predict(model, np.stack(images)))
     scale = np.array(pixels.shape[:2]) / small.shape[:2]
     return [
         [
@@ -124,6 +128,17 @@ def _resized(pixels: Array, largest: int) -> Array:
         for channel in range(small.shape[-1])
     ]
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
+def _predict(model: Any, images: Array) -> Array:
+    """Returns a model's outputs, in batches of one size.
+
+    The backend compiles a program for each size.
+    """
+    missing = -len(images) % _BATCH_SIZE
+    padded = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+    outputs = model.predict(padded, batch_size=_BATCH_SIZE, verbose=0)
+    return np.asarray(outputs[: len(images)])
 
 
 def _image(candidate: Candidate) -> Array:
