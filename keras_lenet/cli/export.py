@@ -51,6 +51,11 @@ def add_parser(commands: Any) -> None:
         help="compute with 8-bit integers, for which the data set's training "
         "images give the ranges",
     )
+    parser.add_argument(
+        "--logits",
+        action="store_true",
+        help="return logits rather than probabilities, e.g. for FPGAs",
+    )
     names = ", ".join(_OUTPUTS.values())
     parser.add_argument(
         "--output",
@@ -84,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         path,
         arguments.format,
         int8=arguments.int8,
+        logits=arguments.logits,
         images=x_test,
         representative=x_train[::step][:_REPRESENTATIVE],
         metadata=metadata(arguments.model),
@@ -124,7 +130,7 @@ def _print_comparison(
     ]
     print(
         f"compared on {len(labels):,} test images of {arguments.dataset}: "
-        f"probabilities differ from Keras' by at most "
+        f"outputs differ from Keras' by at most "
         f"{comparison.difference:.1e}; accuracy {accuracies[0]:.2%}, with "
         f"Keras {accuracies[1]:.2%}"
     )

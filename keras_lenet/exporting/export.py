@@ -30,6 +30,9 @@ from keras_lenet.version import __version__
 # depend on distances of up to hundreds, with a relative error of 1e-6.
 _LARGEST_DIFFERENCE = {LeNet5: 1e-5, OriginalLeNet5: 1e-4}
 
+# The formats of which tools want logits.
+_WITH_LOGITS = ("onnx", "litert", "saved_model")
+
 # The share of classes on which an integer program must agree.
 _LEAST_AGREEMENT = 0.98
 
@@ -83,10 +86,11 @@ class Comparison(NamedTuple):
     """How the outputs of an exported model compare with those of Keras.
 
     Attributes:
-        difference: Float. The largest difference of a probability.
+        difference: Float. The largest difference of a probability, or of a
+            logit, for logits above 1 relative to them.
         agreement: Float. The share of images with the same class, from 0 to 1.
         outputs: float32 array of shape `(n, num_classes)`, the exported
-            model's probabilities.
+            model's outputs.
         expected: float32 array of the same shape, those of Keras.
     """
 
@@ -101,6 +105,7 @@ def export(
     path: str | os.PathLike[str],
     format: str,
     int8: bool = False,
+    logits: bool = False,
     images: npt.ArrayLike | None = None,
     representative: npt.ArrayLike | None = None,
     metadata: dict[str, Any] | None = None,
@@ -128,6 +133,10 @@ def export(
         int8: Boolean. Whether to compute with 8-bit integers. With `"litert"`,
             the input is then one int8 image, `pixels - 128`, and the output
             int8. Defaults to `False`.
+        logits: Boolean. Whether the exported model returns `logits` rather than
+            `probabilities`; those of `OriginalLeNet5` are negative distances.
+            For `"onnx"`, `"litert"` and `"saved_model"` without `int8`.
+            Defaults to `False`.
         images: uint8 array of shape `(n, height, width, channels)` to compare
             with. Defaults to random pixels.
         representative: uint8 array like `images`, from which the ranges of
@@ -156,7 +165,7 @@ def export(
     ['lenet5.c', 'lenet5.h']
     """
     path = Path(path)
-    _check_arguments(model, path, format, int8)
+    _check_arguments(model, path, format, int8, logits)
     suffix, _, write, run, write_int8 = FORMATS[format]
     model = adapt(
         model,
@@ -164,14 +173,16 @@ def export(
         dtype="float32",
         input_shape=_shape_with_preprocessing(model),
     )
+    if logits and isinstance(model, LeNet5):
+        model = adapt(model, classifier_activation=None)
     shape = model.input_shape[1:]
     if images is None:
         images = np.random.default_rng(0).integers(0, 256, (100, *shape))
         images = images.astype("uint8")
     images = _check_images("images", images, shape)
+    options = {"logits": True} if logits else {}
     extra: tuple[Array, ...] = ()
-    if int8:
-        assert write_int8 is not None
+    if int8 and write_int8 is not None:
         write = write_int8
         extra = (_check_images("representative", representative, shape),)
     card = {
@@ -181,16 +192,18 @@ def export(
         **(metadata or {}),
     }
     with _replacing(path, suffix) as temporary:
-        write(temporary, model, card, *extra)
+        write(temporary, model, card, *extra, **options)
         outputs = run(temporary, images)
         if outputs is None:
             return None
-        comparison = _compare(model, images, outputs)
+        comparison = _compare(model, images, outputs, logits)
         _check_comparison(comparison, type(model), format, int8)
     return comparison
 
 
-def _check_arguments(model: Any, path: Path, format: str, int8: bool) -> None:
+def _check_arguments(
+    model: Any, path: Path, format: str, int8: bool, logits: bool
+) -> None:
     if type(model) not in (LeNet5, OriginalLeNet5):
         raise ValueError(
             "`model` must be a `LeNet5` or an `OriginalLeNet5`, and not of a "
@@ -207,6 +220,11 @@ def _check_arguments(model: Any, path: Path, format: str, int8: bool) -> None:
         raise ValueError(
             f"`int8` needs one of the formats {', '.join(names)}. "
             f"Received: format={format!r}"
+        )
+    if logits and (int8 or format not in _WITH_LOGITS):
+        raise ValueError(
+            f"`logits` needs one of the formats {', '.join(_WITH_LOGITS)}, "
+            f"without `int8`. Received: format={format!r}, int8={int8}"
         )
     if FORMATS[format].suffix:
         check_file(path, "path", FORMATS[format].suffix)
@@ -265,18 +283,20 @@ def _replacing(path: Path, suffix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _compare(model: Any, images: Array, outputs: Array) -> Comparison:
+def _compare(
+    model: Any, images: Array, outputs: Array, logits: bool
+) -> Comparison:
     # `predict` would compile a program that is needed once.
     parts = [
         model(images[start : start + 500], training=False)
         for start in range(0, len(images), 500)
     ]
     expected = np.concatenate(list(map(keras.ops.convert_to_numpy, parts)))
-    if model.classifier_activation is keras.activations.linear:
+    if model.classifier_activation is keras.activations.linear and not logits:
         expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
     same = outputs.argmax(axis=1) == expected.argmax(axis=1)
     return Comparison(
-        float(abs(outputs - expected).max()),
+        float((abs(outputs - expected) / np.maximum(1, abs(expected))).max()),
         float(same.mean()),
         outputs,
         np.asarray(expected),

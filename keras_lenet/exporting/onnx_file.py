@@ -25,7 +25,9 @@ from keras_lenet.types import Array
 _OPSET, _IR_VERSION = 15, 8
 
 
-def write(path: Path, model: Any, card: dict[str, Any]) -> None:
+def write(
+    path: Path, model: Any, card: dict[str, Any], logits: bool = False
+) -> None:
     """Writes a model as an ONNX file.
 
     The graph is built here rather than by a converter, so that it is the same
@@ -37,9 +39,10 @@ def write(path: Path, model: Any, card: dict[str, Any]) -> None:
     channels_last = graph.add("Cast", "images", to=onnx.TensorProto.FLOAT)
     x = graph.add("Transpose", channels_last, perm=[0, 3, 1, 2])
     shape = model.input_shape[1:]
-    for operation in operations(model):
+    for operation in operations(model, logits):
         x, shape = _add(graph, operation, x, shape)
-    graph.nodes[-1].output[0] = "probabilities"
+    output = "logits" if logits else "probabilities"
+    graph.nodes[-1].output[0] = output
     value = onnx.helper.make_tensor_value_info
     built = onnx.helper.make_graph(
         graph.nodes,
@@ -53,7 +56,7 @@ def write(path: Path, model: Any, card: dict[str, Any]) -> None:
         ],
         [
             value(
-                "probabilities",
+                output,
                 onnx.TensorProto.FLOAT,
                 ["batch", model.num_classes],
             )
@@ -110,7 +113,7 @@ def run(path: Path, images: Array) -> Array:
     session = onnxruntime.InferenceSession(
         path, providers=["CPUExecutionProvider"]
     )
-    return np.asarray(session.run(["probabilities"], {"images": images})[0])
+    return np.asarray(session.run(None, {"images": images})[0])
 
 
 def _add_card(onnx: Any, model: Any, card: dict[str, Any]) -> None:

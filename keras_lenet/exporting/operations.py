@@ -90,15 +90,16 @@ Operation = (
 )
 
 
-def operations(model: Any) -> list[Operation]:
+def operations(model: Any, logits: bool = False) -> list[Operation]:
     """Returns what a model computes, from raw pixels to probabilities.
 
     Args:
         model: A `LeNet5` or `OriginalLeNet5` with float32 layers and with
             preprocessing.
+        logits: Boolean. Whether to leave out the softmax at the end.
 
     Returns:
-        List of operations. The last one is `Softmax`.
+        List of operations. The last one is `Softmax`, unless `logits=True`.
 
     Raises:
         ValueError: If a layer was changed, the images are larger than 32x32, or
@@ -125,7 +126,7 @@ def operations(model: Any) -> list[Operation]:
             "`classifier_activation` must be 'softmax' or `None` for this "
             f"format. Received: {model.classifier_activation!r}"
         )
-    return [*found, Softmax("probabilities")]
+    return found if logits else [*found, Softmax("probabilities")]
 
 
 def _operations_of(layer: Any) -> list[Operation]:

@@ -22,14 +22,18 @@ from keras_lenet.types import Array
 _CARD = "keras_lenet.json"
 
 
-def write_saved_model(folder: Path, model: Any, card: dict[str, Any]) -> None:
+def write_saved_model(
+    folder: Path, model: Any, card: dict[str, Any], logits: bool = False
+) -> None:
     """Writes a model as a SavedModel into an existing folder."""
-    _convert(model, folder, card, "saved_model")
+    _convert(model, folder, card, "saved_model", logits=logits)
 
 
-def write_litert(path: Path, model: Any, card: dict[str, Any]) -> None:
+def write_litert(
+    path: Path, model: Any, card: dict[str, Any], logits: bool = False
+) -> None:
     """Writes a model as a LiteRT file."""
-    _convert(model, path, card, "litert")
+    _convert(model, path, card, "litert", logits=logits)
 
 
 def write_litert_int8(
@@ -59,11 +63,12 @@ def run_saved_model(folder: Path, images: Array) -> Array:
     import tensorflow as tf
 
     serve = tf.saved_model.load(folder).signatures["serving_default"]
-    return np.asarray(serve(images=tf.constant(images))["probabilities"])
+    (outputs,) = serve(images=tf.constant(images)).values()
+    return np.asarray(outputs)
 
 
 def run_litert(path: Path, images: Array) -> Array:
-    """Returns the outputs of a LiteRT file for images, as probabilities."""
+    """Returns the outputs of a LiteRT file for images, as floats."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner()
@@ -77,7 +82,7 @@ def run_litert(path: Path, images: Array) -> Array:
         batch = images[start : start + size]
         if given["dtype"] == np.int8:
             batch = (batch.astype("int16") - 128).astype("int8")
-        found = runner(images=batch)["probabilities"]
+        (found,) = runner(images=batch).values()
         outputs.append(found.astype("float32"))
     values = np.concatenate(outputs)
     return np.asarray((values - zero_point) * scale if scale else values)
@@ -89,7 +94,9 @@ def _convert(
     card: dict[str, Any],
     kind: str,
     representative: Array | None = None,
+    logits: bool = False,
 ) -> None:
+    output = "logits" if logits else "probabilities"
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch)
         model.save(source / "model.keras")
@@ -97,7 +104,7 @@ def _convert(
         if representative is not None:
             np.save(source / "representative.npy", representative)
         converted = subprocess.run(
-            [sys.executable, "-m", __name__, kind, source, path],
+            [sys.executable, "-m", __name__, kind, source, path, output],
             env={
                 **os.environ,
                 "KERAS_BACKEND": "tensorflow",
@@ -113,7 +120,7 @@ def _convert(
         )
 
 
-def _main(kind: str, source: Path, path: Path) -> None:
+def _main(kind: str, source: Path, path: Path, output: str) -> None:
     """Converts, in the process with Keras' TensorFlow backend."""
     import keras
     import tensorflow as tf
@@ -129,9 +136,9 @@ def _main(kind: str, source: Path, path: Path) -> None:
 
     def serve(images: Any) -> dict[str, Any]:
         outputs = model(images)
-        if is_linear:
+        if is_linear and output == "probabilities":
             outputs = keras.ops.softmax(outputs)
-        return {"probabilities": outputs}
+        return {output: outputs}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -182,4 +189,4 @@ def _with_card(content: bytes, card: str) -> bytes:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    _main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
