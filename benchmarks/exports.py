@@ -22,8 +22,8 @@ import numpy as np
 ROUNDS, IMAGES = 15, 300
 
 
-def torch_network(model: Any) -> Callable[[Any], Any]:
-    """Returns a function of an image that computes `model` on PyTorch."""
+def torch_network() -> Callable[[Any], Any]:
+    """Returns LeNet-5 on PyTorch, with random weights, for one image."""
     import torch
     from torch import nn
 
@@ -115,7 +115,7 @@ def main() -> None:
     (x_train, _), (images, labels) = datasets.load_data(arguments.data)
     model = saving.load(arguments.model)
     rows: list[tuple[str, ...]] = []
-    runners: dict[str, Callable[[Any], Any]] = {"pytorch": torch_network(model)}
+    runners: dict[str, Callable[[Any], Any]] = {"pytorch": torch_network()}
     with tempfile.TemporaryDirectory() as scratch:
         for format, (suffix, load) in RUNNERS.items():
             for int8 in (False, True):

@@ -41,7 +41,7 @@ def write(folder: Path, model: Any, card: dict[str, Any]) -> None:
     program = Program(model.input_shape[1:])
     for operation in operations(model):
         _add(program, operation)
-    text = program.text("lenet5.c", functions="layers.c", card=as_comment(card))
+    text = program.text("lenet5.c", "layers.c", as_comment(card))
     (folder / _SOURCE).write_text(text)
     _write_header(folder, model, card, "")
 
@@ -57,9 +57,7 @@ def write_int8(
     program = Program(model.input_shape[1:])
     for layer in tensorflow_files.integer_layers(model, representative):
         _add_integers(program, layer)
-    text = program.text(
-        "lenet5_int8.c", functions="layers_int8.c", card=as_comment(card)
-    )
+    text = program.text("lenet5_int8.c", "layers_int8.c", as_comment(card))
     (folder / _SOURCE).write_text(text)
     _write_header(folder, model, card, _DECLARATION_INT8)
 
@@ -140,47 +138,30 @@ def _add(program: Program, operation: Operation) -> None:
     def define(part: str, values: Array) -> str:
         return program.define(f"{name}_{part}", values, "float")
 
+    def call(function: str, *values: Any) -> None:
+        program.call(function, name, list(values), operation.shape)
+
     match operation:
-        case Pad(_, rows, columns, value):
-            size = height + sum(rows), width + sum(columns)
-            values = [height, width, maps, rows[0], columns[0], *size, value]
-            program.call("pad", name, values, (*size, maps))
+        case Pad(_, (top, _), (left, _), value):
+            size = operation.shape[:2]
+            call("pad", height, width, maps, top, left, *size, value)
         case Scale(_, factor, offset):
             program.call_in_place("scale", name, factor, offset)
         case Convolution(_, kernel, bias, _):
-            weights = [define("kernel", kernel), define("bias", bias)]
-            down, across, _, maps_out = kernel.shape
-            program.call(
-                "convolve",
-                name,
-                [height, width, maps, down, across, maps_out, *weights],
-                (height - down + 1, width - across + 1, maps_out),
-            )
+            weights = define("kernel", kernel), define("bias", bias)
+            sizes = *kernel.shape[:2], len(bias)
+            call("convolve", height, width, maps, *sizes, *weights)
         case MaxPooling():
-            size = height // 2, width // 2
-            program.call("max_pool", name, [height, width, maps], (*size, maps))
+            call("max_pool", height, width, maps)
         case Subsampling(_, coefficients, bias, _):
-            weights = [
-                define("coefficients", coefficients),
-                define("bias", bias),
-            ]
-            program.call(
-                "subsample",
-                name,
-                [height, width, maps, *weights],
-                (height // 2, width // 2, maps),
-            )
+            weights = define("coefficients", coefficients), define("bias", bias)
+            call("subsample", height, width, maps, *weights)
         case Dense(_, kernel, bias, _):
-            weights = [define("kernel", kernel), define("bias", bias)]
-            program.call("dense", name, [*kernel.shape, *weights], (len(bias),))
+            weights = define("kernel", kernel), define("bias", bias)
+            call("dense", *kernel.shape, *weights)
         case Distances(_, codes):
             classes, inputs = codes.shape
-            program.call(
-                "distances",
-                name,
-                [inputs, classes, define("codes", codes)],
-                (classes,),
-            )
+            call("distances", inputs, classes, define("codes", codes))
         case Softmax():
             program.call_in_place("softmax", name)
     activation = getattr(operation, "activation", "linear")

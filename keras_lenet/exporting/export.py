@@ -1,6 +1,7 @@
 """Writing models for other programs and machines."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -189,7 +190,9 @@ def export(
         "model": type(model).__name__,
         "keras_lenet_version": __version__,
         "classes": str(model.num_classes),
-        **(metadata or {}),
+    } | {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in (metadata or {}).items()
     }
     with _replacing(path, suffix) as temporary:
         write(temporary, model, card, *extra, **options)
@@ -209,6 +212,12 @@ def _check_arguments(
             "`model` must be a `LeNet5` or an `OriginalLeNet5`, and not of a "
             f"subclass. Received: {type(model).__name__}. Keras' own "
             "`model.export` may export it."
+        )
+    # `adapt` would turn a network without preprocessing into one for 28x28.
+    if len(model.output_shape) != 2:
+        raise ValueError(
+            "`model` must return one output for each class. "
+            f"Received: a model with outputs of shape {model.output_shape}"
         )
     if format not in FORMATS:
         raise ValueError(

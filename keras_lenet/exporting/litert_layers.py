@@ -7,7 +7,7 @@ import numpy as np
 from keras_lenet.exporting.integers import as_multiplier, exps
 from keras_lenet.types import Array
 
-# What LiteRT calls each kind of layer, or `None` where nothing is computed.
+# LiteRT's names of the kinds of layers. `None` computes nothing.
 _KINDS = {
     "CONV_2D": "convolve",
     "FULLY_CONNECTED": "dense",

@@ -1,6 +1,5 @@
 """ONNX files, https://onnx.ai."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,8 @@ def write(
     x = graph.add("Transpose", channels_last, perm=[0, 3, 1, 2])
     shape = model.input_shape[1:]
     for operation in operations(model, logits):
-        x, shape = _add(graph, operation, x, shape)
+        x = _add(graph, operation, x, shape)
+        shape = operation.shape
     output = "logits" if logits else "probabilities"
     graph.nodes[-1].output[0] = output
     value = onnx.helper.make_tensor_value_info
@@ -70,7 +70,7 @@ def write(
         producer_name="keras_lenet",
         producer_version=card["keras_lenet_version"],
     )
-    _add_card(onnx, made, card)
+    onnx.helper.set_model_props(made, card)
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, path)
 
@@ -102,7 +102,7 @@ def write_int8(
     finally:
         logging.disable(level)
     quantized = onnx.load(path)
-    _add_card(onnx, quantized, card)
+    onnx.helper.set_model_props(quantized, card)
     onnx.save(quantized, path)
 
 
@@ -114,14 +114,6 @@ def run(path: Path, images: Array) -> Array:
         path, providers=["CPUExecutionProvider"]
     )
     return np.asarray(session.run(None, {"images": images})[0])
-
-
-def _add_card(onnx: Any, model: Any, card: dict[str, Any]) -> None:
-    texts = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in card.items()
-    }
-    onnx.helper.set_model_props(model, texts)
 
 
 class _Graph:
@@ -153,52 +145,45 @@ class _Graph:
 
 def _add(
     graph: _Graph, operation: Operation, x: str, shape: tuple[int, ...]
-) -> tuple[str, tuple[int, ...]]:
-    """Adds an operation, and returns the name and shape of its output.
+) -> str:
+    """Adds an operation on values of a shape, and returns its output's name.
 
-    Shapes have the channels last, as in Keras, and no batch. The values of the
-    graph have the channels first.
+    Shapes have the channels last, as in Keras. The values of the graph have
+    them first.
     """
     match operation:
-        case Pad(_, rows, columns, value):
-            (top, bottom), (left, right) = rows, columns
+        case Pad(_, (top, bottom), (left, right), value):
             pads = np.array([0, 0, top, left, 0, 0, bottom, right], "int64")
-            x = graph.add("Pad", x, pads, _number(value))
-            return x, (shape[0] + sum(rows), shape[1] + sum(columns), shape[2])
+            return graph.add("Pad", x, pads, _number(value))
         case Scale(_, factor, offset):
             x = graph.add("Mul", x, _number(factor))
-            return (
-                graph.add("Add", x, _number(offset)) if offset else x
-            ), shape
+            return graph.add("Add", x, _number(offset)) if offset else x
         case Convolution(_, kernel, bias, activation):
-            height, width, _, maps = kernel.shape
             x = graph.add("Conv", x, kernel.transpose(3, 2, 0, 1), bias)
-            size = shape[0] - height + 1, shape[1] - width + 1
-            return _activate(graph, x, activation), (*size, maps)
+            return _activate(graph, x, activation)
         case MaxPooling():
-            x = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-            return x, (shape[0] // 2, shape[1] // 2, shape[2])
+            return graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
         case Subsampling(_, coefficients, bias, activation):
             x = graph.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
             x = graph.add("Mul", x, 4 * coefficients[:, np.newaxis, np.newaxis])
             x = graph.add("Add", x, bias[:, np.newaxis, np.newaxis])
-            size = shape[0] // 2, shape[1] // 2
-            return _activate(graph, x, activation), (*size, shape[2])
+            return _activate(graph, x, activation)
         case Dense(_, kernel, bias, activation):
             if len(shape) == 3:
                 # Keras flattens with the channels last.
                 x = graph.add("Flatten", x)
                 kernel = kernel.reshape(*shape, -1).transpose(2, 0, 1, 3)
                 kernel = kernel.reshape(-1, kernel.shape[-1])
-            x = graph.add("Gemm", x, kernel, bias)
-            return _activate(graph, x, activation), (len(bias),)
+            return _activate(
+                graph, graph.add("Gemm", x, kernel, bias), activation
+            )
         case Distances(_, codes):
             x = graph.add("Unsqueeze", x, np.array([1], "int64"))
             x = graph.add("Sub", x, codes[np.newaxis])
             x = graph.add("ReduceSumSquare", x, axes=[2], keepdims=0)
-            return graph.add("Neg", x), (len(codes),)
+            return graph.add("Neg", x)
         case Softmax():
-            return graph.add("Softmax", x, axis=-1), shape
+            return graph.add("Softmax", x, axis=-1)
 
 
 def _number(value: float) -> Array:

@@ -14,6 +14,9 @@ from keras_lenet.original.layers import (
 from keras_lenet.original.rbf import EuclideanRBF
 from keras_lenet.types import Array
 
+# The shape of an operation's values, without the batch and channels last.
+Shape = tuple[int, ...]
+
 
 class Pad(NamedTuple):
     """Adds rows and columns of a value, `(before, after)` for each axis."""
@@ -22,6 +25,7 @@ class Pad(NamedTuple):
     rows: tuple[int, int]
     columns: tuple[int, int]
     value: float
+    shape: Shape
 
 
 class Scale(NamedTuple):
@@ -30,6 +34,7 @@ class Scale(NamedTuple):
     name: str
     factor: float
     offset: float
+    shape: Shape
 
 
 class Convolution(NamedTuple):
@@ -39,12 +44,14 @@ class Convolution(NamedTuple):
     kernel: Array
     bias: Array
     activation: str
+    shape: Shape
 
 
 class MaxPooling(NamedTuple):
     """Takes the maximum of 2x2 pixels."""
 
     name: str
+    shape: Shape
 
 
 class Subsampling(NamedTuple):
@@ -54,6 +61,7 @@ class Subsampling(NamedTuple):
     coefficients: Array
     bias: Array
     activation: str
+    shape: Shape
 
 
 class Dense(NamedTuple):
@@ -63,6 +71,7 @@ class Dense(NamedTuple):
     kernel: Array
     bias: Array
     activation: str
+    shape: Shape
 
 
 class Distances(NamedTuple):
@@ -70,12 +79,14 @@ class Distances(NamedTuple):
 
     name: str
     codes: Array
+    shape: Shape
 
 
 class Softmax(NamedTuple):
     """Turns logits into probabilities."""
 
     name: str
+    shape: Shape
 
 
 Operation = (
@@ -102,8 +113,8 @@ def operations(model: Any, logits: bool = False) -> list[Operation]:
         List of operations. The last one is `Softmax`, unless `logits=True`.
 
     Raises:
-        ValueError: If a layer was changed, the images are larger than 32x32, or
-            the last activation is neither softmax nor linear.
+        ValueError: If a layer was changed, or the last activation is neither
+            softmax nor linear.
     """
     if not model.layers_unchanged():
         raise ValueError(
@@ -111,14 +122,11 @@ def operations(model: Any, logits: bool = False) -> list[Operation]:
             "Received: a model with changed or quantized layers. Use the "
             "format saved_model or litert."
         )
-    if len(model.output_shape) != 2:
-        raise ValueError(
-            "`model` must return one output for each class. "
-            f"Received: a model with outputs of shape {model.output_shape}"
-        )
-    found: list[Operation] = []
-    for layer in model.layers:
-        found.extend(_operations_of(layer))
+    found = [
+        operation
+        for operation in map(_operation_of, model.layers)
+        if operation is not None
+    ]
     if isinstance(found[-1], Dense) and found[-1].activation == "softmax":
         found[-1] = found[-1]._replace(activation="linear")
     elif getattr(found[-1], "activation", "linear") != "linear":
@@ -126,38 +134,40 @@ def operations(model: Any, logits: bool = False) -> list[Operation]:
             "`classifier_activation` must be 'softmax' or `None` for this "
             f"format. Received: {model.classifier_activation!r}"
         )
-    return found if logits else [*found, Softmax("probabilities")]
+    return (
+        found if logits else [*found, Softmax("probabilities", found[-1].shape)]
+    )
 
 
-def _operations_of(layer: Any) -> list[Operation]:
-    name = layer.name
+def _operation_of(layer: Any) -> Operation | None:
+    """Returns what a layer computes, or `None` if that is nothing."""
+    name, shape = layer.name, tuple(layer.output.shape[1:])
     if isinstance(layer, PadTo32):
-        _, height, width, _ = layer.input.shape
         rows, columns = (
-            ((32 - size) // 2, (33 - size) // 2) for size in (height, width)
+            ((32 - size) // 2, (33 - size) // 2)
+            for size in layer.input.shape[1:3]
         )
-        return [Pad(name, rows, columns, float(layer.fill_value))]
+        return Pad(name, rows, columns, float(layer.fill_value), shape)
     if isinstance(layer, keras.layers.Rescaling):
-        # The negative distances of `OriginalLeNet5`.
+        # `Distances` are negative already.
         if layer.scale == -1:
-            return []
-        return [Scale(name, float(layer.scale), float(layer.offset))]
+            return None
+        return Scale(name, float(layer.scale), float(layer.offset), shape)
     if isinstance(layer, EuclideanRBF):
-        return [Distances(name, layer.codes.astype("float32"))]
+        return Distances(name, layer.codes.astype("float32"), shape)
     if isinstance(layer, keras.layers.MaxPooling2D):
-        return [MaxPooling(name)]
+        return MaxPooling(name, shape)
     if isinstance(layer, (keras.layers.InputLayer, keras.layers.Flatten)):
-        return []
-    weights = [np.asarray(keras.ops.convert_to_numpy(w)) for w in layer.weights]
-    kernel, bias = weights
+        return None
+    kernel, bias = map(keras.ops.convert_to_numpy, layer.weights)
     activation = _name_of(layer.activation)
     if isinstance(layer, TrainableSubsampling2D):
-        return [Subsampling(name, kernel, bias, activation)]
+        return Subsampling(name, kernel, bias, activation, shape)
     if isinstance(layer, (keras.layers.Conv2D, TableConv2D)):
-        return [
-            Convolution(name, _full_kernel(layer, kernel), bias, activation)
-        ]
-    return [Dense(name, kernel, bias, activation)]
+        kernel = _full_kernel(layer, kernel)
+        return Convolution(name, kernel, bias, activation, shape)
+    # In `OriginalLeNet5`, values of 1x1 pixels are flattened after F6.
+    return Dense(name, kernel, bias, activation, shape[-1:])
 
 
 def _name_of(activation: Any) -> str:

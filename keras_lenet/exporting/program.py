@@ -1,7 +1,6 @@
 """A C program under construction."""
 
 import importlib.resources
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -66,21 +65,22 @@ class Program:
             f"    /* {comment} */\n    {function}({', '.join(arguments)});"
         )
 
-    def text(self, template: str, **values: Any) -> str:
-        """Returns the text of a template with the program filled in."""
-        filled = {
+    def text(self, template: str, functions: str, card: str) -> str:
+        """Returns the text of a template with the program filled in.
+
+        `functions` is the template with the functions that may be called, and
+        `card` a comment.
+        """
+        values = {
+            "card": card,
             "weights": "\n\n".join(self._weights),
+            "functions": "\n\n".join(_functions(functions, self._used)),
             "steps": "\n".join(self._steps),
             "size_a": self._sizes["a"],
             "size_b": self._sizes["b"],
             "output": self.current,
-            **values,
         }
-        if "functions" in filled:
-            filled["functions"] = "\n\n".join(
-                _functions(filled["functions"], self._used)
-            )
-        return fill(template, filled)
+        return fill(template, values)
 
 
 def fill(template: str, values: dict[str, Any]) -> str:
@@ -91,13 +91,10 @@ def fill(template: str, values: dict[str, Any]) -> str:
     return text
 
 
-def as_comment(card: dict[str, Any]) -> str:
+def as_comment(card: dict[str, str]) -> str:
     """Returns a model's metadata as the lines of a C comment."""
-    texts = (
-        f" * {key}: {value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in card.items()
-    )
-    return "\n".join(text.replace("*/", "* /") for text in texts)
+    lines = (f" * {key}: {value}" for key, value in card.items())
+    return "\n".join(line.replace("*/", "* /") for line in lines)
 
 
 def _read(template: str) -> str:

@@ -46,10 +46,8 @@ def write(path: Path, model: Any, card: dict[str, Any]) -> None:
         )
     layers: list[dict[str, Any]] = []
     arrays: list[Array] = []
-    shape: tuple[int, ...] = (height, width, 1)
     for operation in operations(model):
-        layer = _layer(operation, shape)
-        shape = layer["shape"]
+        layer = _layer(operation)
         weights = layer.pop("weights", {})
         arrays += weights.values()
         layer["arrays"] = {name: w.size for name, w in weights.items()}
@@ -142,49 +140,41 @@ def title_after(path: Path, script: str) -> str | None:
     return dumped[start : dumped.index("</title>", start)]
 
 
-def _layer(operation: Operation, shape: tuple[int, ...]) -> dict[str, Any]:
+def _layer(operation: Operation) -> dict[str, Any]:
     """Returns what the page's script needs to know about an operation."""
     name = operation.name
     values: dict[str, Any] = {
         "name": name,
         "activation": getattr(operation, "activation", "linear"),
-        "shape": shape,
+        "shape": operation.shape,
         "shown": name in _SHOWN,
     }
     match operation:
-        case Pad(_, rows, columns, value):
-            size = shape[0] + sum(rows), shape[1] + sum(columns)
-            values |= {"kind": "pad", "top": rows[0], "left": columns[0]}
-            values |= {"value": value, "shape": (*size, shape[2])}
+        case Pad(_, (top, _), (left, _), value):
+            values |= {"kind": "pad", "top": top, "left": left, "value": value}
         case Scale(_, factor, offset):
             values |= {"kind": "scale", "factor": factor, "offset": offset}
         case Convolution(_, kernel, bias, _):
-            down, across, _, maps = kernel.shape
-            size = shape[0] - down + 1, shape[1] - across + 1
+            down, across = kernel.shape[:2]
             values |= {"kind": "convolve", "rows": down, "columns": across}
-            values |= {"shape": (*size, maps)}
-            values |= {"weights": {"kernel": kernel, "bias": bias}}
-        case MaxPooling() | Subsampling():
-            half = shape[0] // 2, shape[1] // 2, shape[2]
-            values |= {"kind": "max_pool", "shape": half}
-            if isinstance(operation, Subsampling):
-                values["kind"] = "subsample"
-                values["weights"] = {
-                    "coefficients": operation.coefficients,
-                    "bias": operation.bias,
-                }
+            values["weights"] = {"kernel": kernel, "bias": bias}
+        case MaxPooling():
+            values["kind"] = "max_pool"
+        case Subsampling(_, coefficients, bias, _):
+            values["kind"] = "subsample"
+            values["weights"] = {"coefficients": coefficients, "bias": bias}
         case Dense(_, kernel, bias, _):
-            values |= {"kind": "dense", "shape": (len(bias),)}
-            values |= {"weights": {"kernel": kernel, "bias": bias}}
+            values["kind"] = "dense"
+            values["weights"] = {"kernel": kernel, "bias": bias}
         case Distances(_, codes):
-            values |= {"kind": "distances", "shape": (len(codes),)}
-            values |= {"weights": {"codes": codes}}
+            values["kind"] = "distances"
+            values["weights"] = {"codes": codes}
         case Softmax():
             values["kind"] = "softmax"
-    height, width, maps = (*values["shape"], 1, 1)[:3]
+    height, width, maps = (*operation.shape, 1, 1)[:3]
     values["title"] = (
         f"{height} units"
-        if len(values["shape"]) == 1
+        if len(operation.shape) == 1
         else f"{maps} of {height}x{width}"
     )
     return values

@@ -36,7 +36,6 @@ _LOW, _WIDE = 0.02, 5.0
 # rows of training images.
 _CUT, _SINGLE = 0.3, 0.75
 
-
 # Candidates that go through the network at once.
 _BATCH_SIZE = 64
 
@@ -154,7 +153,7 @@ def _best_path(
     best: dict[int, tuple[float, list[tuple[Candidate, Array]]]] = {
         0: (0.0, [])
     }
-    for pair in sorted(read, key=lambda pair: pair[0][:2]):
+    for pair in read:
         candidate, probabilities = pair
         before, path = best[candidate.start]
         total = before + _score(candidate, probabilities, tallest)

@@ -71,9 +71,9 @@ def find_candidates(picture: Array) -> list[list[Candidate]]:
         picture: Array of shape `(height, width, channels)`.
 
     Returns:
-        List of rows from top to bottom, lists of `Candidate`. Some path through
-        a row's candidates, each of which starts where the one before stops,
-        goes from piece 0 to the last one.
+        List of rows from top to bottom, lists of `Candidate` in the order of
+        `start` and `stop`. Some path through a row's candidates, each of which
+        starts where the one before stops, goes from piece 0 to the last one.
     """
     ink, pieces = _find_pieces(picture)
     rows = [_cut_row(row) for row in _in_rows(pieces)]
