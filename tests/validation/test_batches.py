@@ -103,19 +103,22 @@ def test_only_the_ignored_class_may_be_out_of_range(data):
     model.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     )
-    labels = np.where(y == 3, -1, y)
-    assert np.isfinite(model.evaluate(x, labels, verbose=0))
+    y[5] = -1
+    assert np.isfinite(model.evaluate(x, y, verbose=0))
+    y[5] = -2
     with pytest.raises(ValueError, match=r"from 0 to 9\. Received: -2"):
-        model.evaluate(x, labels - (y == 3), verbose=0)
+        model.evaluate(x, y, verbose=0)
 
 
 def test_the_distance_loss_rejects_labels_out_of_range(data):
     x, y = data
     model = OriginalLeNet5(num_classes=3)
     model.compile("sgd", DistanceLoss())
+    y %= 3
+    assert np.isfinite(model.evaluate(x, y, verbose=0))
+    y[5] = 3
     with pytest.raises(ValueError, match="from 0 to 2"):
-        model.evaluate(x, y % 4, verbose=0)
-    assert np.isfinite(model.evaluate(x, y % 3, verbose=0))
+        model.evaluate(x, y, verbose=0)
 
 
 def test_a_custom_loss_accepts_any_labels(data):
