@@ -14,6 +14,7 @@ from keras_lenet.pictures.segments import (
     Candidate,
     count_parts,
     find_candidates,
+    measure_slant,
 )
 from keras_lenet.types import Array
 
@@ -60,7 +61,8 @@ def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
 
     Each row is cut wherever two digits could touch. Of all ways to combine the
     pieces, the one with the highest product of probabilities is taken, as in
-    https://doi.org/10.1109/5.726791, section VI. The model must give low
+    https://doi.org/10.1109/5.726791, section VI. Digits that lean are read
+    both as they are and turned upright. The model must give low
     probabilities to pictures that are not exactly one digit, as the preset
     `"handwritten"` does.
 
@@ -86,20 +88,26 @@ def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
     """
     pixels = check_picture(picture)
     small = _resized(pixels, _LARGEST)
-    rows = find_candidates(small)
+    _, rows = max(
+        (_read(small, slant, model) for slant in {0.0, measure_slant(small)}),
+        key=lambda scored: scored[0],
+    )
+    scale = np.array(pixels.shape[:2]) / small.shape[:2]
+    return [[_digit(*pair, scale) for pair in row] for row in rows]
+
+
+def _read(
+    picture: Array, slant: float, model: Any
+) -> tuple[float, list[list[tuple[Candidate, Array]]]]:
+    """Returns rows of digits, and the logarithm of their probability."""
+    rows = find_candidates(picture, slant)
     # All candidates go through the network at once.
     images = [_image(candidate) for row in rows for candidate in row]
     if not images:
-        return []
+        return -math.inf, []
     outputs = iter(_predict(model, np.stack(images)))
-    scale = np.array(pixels.shape[:2]) / small.shape[:2]
-    return [
-        [
-            _digit(*pair, scale)
-            for pair in _best_path([(c, next(outputs)) for c in row])
-        ]
-        for row in rows
-    ]
+    paths = [_best_path([(c, next(outputs)) for c in row]) for row in rows]
+    return sum(score for score, _ in paths), [path for _, path in paths]
 
 
 def has_several_parts(picture: npt.ArrayLike) -> bool:
@@ -147,7 +155,7 @@ def _image(candidate: Candidate) -> Array:
 
 def _best_path(
     read: list[tuple[Candidate, Array]],
-) -> list[tuple[Candidate, Array]]:
+) -> tuple[float, list[tuple[Candidate, Array]]]:
     """Returns the most probable way to combine all pieces (Viterbi)."""
     tallest = max(len(candidate.ink) for candidate, _ in read)
     best: dict[int, tuple[float, list[tuple[Candidate, Array]]]] = {
@@ -159,7 +167,7 @@ def _best_path(
         total = before + _score(candidate, probabilities, tallest)
         if candidate.stop not in best or total > best[candidate.stop][0]:
             best[candidate.stop] = total, [*path, pair]
-    return best[max(best)][1]
+    return best[max(best)]
 
 
 def _score(candidate: Candidate, probabilities: Array, tallest: int) -> float:

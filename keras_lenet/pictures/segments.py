@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from keras_lenet.pictures.boxes import Box, bounding_box, is_inside
@@ -22,6 +23,10 @@ _COLUMN = 0.06
 # Join pieces up to this share of the row's height.
 _WIDEST = 1.2
 
+# How far digits lean to the right, as the tangent of the angle: the mean of
+# MNIST, and the most by which a row may differ and still count as usual.
+_USUAL_SLANT, _NO_SLANT = 0.11, 0.1
+
 
 class Candidate(NamedTuple):
     """What may be a digit: one or more neighbouring pieces of a row.
@@ -30,7 +35,8 @@ class Candidate(NamedTuple):
         start: Integer. The index of the first piece in its row.
         stop: Integer. The index after the last piece.
         box: A bounding box in the picture.
-        ink: Array with the shape of the box, the amount of ink from 0 to 1.
+        ink: Array of shape `(height, width)`, the amount of ink from 0 to 1,
+            with digits turned upright.
         cut_from: Integer, the width of the connected ink whose left part was
             cut off, or 0 if nothing was cut off on the left.
         is_apart: Boolean. Whether it has parts that do not touch.
@@ -62,22 +68,49 @@ class _Piece(NamedTuple):
     whole_width: int = 0
 
 
-def find_candidates(picture: Array) -> list[list[Candidate]]:
+def find_candidates(
+    picture: Array, slant: float = 0.0
+) -> list[list[Candidate]]:
     """Finds what may be a digit.
 
     Each row is cut wherever two digits could touch.
 
     Args:
         picture: Array of shape `(height, width, channels)`.
+        slant: Float. The tangent of the angle by which to turn digits upright.
 
     Returns:
         List of rows from top to bottom, lists of `Candidate` in the order of
         `start` and `stop`. Some path through a row's candidates, each of which
         starts where the one before stops, goes from piece 0 to the last one.
     """
+    if slant:
+        picture = _sheared(picture, slant)
     ink, pieces = _find_pieces(picture)
     rows = [_cut_row(row) for row in _in_rows(pieces)]
-    return [list(_candidates(row, ink)) for row in rows]
+    return [
+        [
+            candidate._replace(box=_unsheared(candidate, slant, len(ink)))
+            for candidate in _candidates(row, ink)
+        ]
+        for row in rows
+    ]
+
+
+def measure_slant(picture: Array) -> float:
+    """Returns by how much digits lean more to the right than usual.
+
+    This is the slope of a regression of columns on rows, the tangent of an
+    angle, or 0 if it is small. "Usual" is MNIST's mean.
+    """
+    shared, squares = 0.0, 0.0
+    for piece in _find_pieces(picture)[1]:
+        rows, columns = np.nonzero(piece.mask)
+        rows = rows - rows.mean()
+        shared -= float(rows @ columns)
+        squares += float(rows @ rows)
+    slant = shared / squares - _USUAL_SLANT if squares else 0.0
+    return slant if abs(slant) > _NO_SLANT else 0.0
 
 
 def count_parts(picture: Array) -> int:
@@ -100,6 +133,37 @@ def _find_pieces(picture: Array) -> tuple[Array, list[_Piece]]:
         if size > best[0]:
             best = size, ink, pieces
     return best[1:]
+
+
+def _sheared(picture: Array, slant: float) -> Array:
+    """Returns a picture whose rows are shifted so that digits are upright."""
+    height, width = picture.shape[:2]
+    margin = math.ceil(abs(slant) * height / 2)
+    wide = np.pad(picture, ((0, 0), (margin, margin), (0, 0)), mode="edge")
+    lean = (1, -slant, slant * height / 2, 0, 1, 0)
+    channels = [
+        Image.fromarray(wide[..., channel]).transform(
+            (width + 2 * margin, height),
+            Image.Transform.AFFINE,
+            lean,
+            Image.Resampling.BICUBIC,
+        )
+        for channel in range(wide.shape[-1])
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
+def _unsheared(candidate: Candidate, slant: float, height: int) -> Box:
+    """Returns the box of a candidate in the picture that was sheared."""
+    if not slant:
+        return candidate.box
+    rows, columns = np.nonzero(candidate.ink)
+    rows = rows + candidate.box[0].start
+    columns = columns + candidate.box[1].start
+    columns = columns - slant * (rows - height / 2)
+    columns = columns - math.ceil(abs(slant) * height / 2)
+    left, right = math.floor(columns.min()), math.ceil(columns.max()) + 1
+    return candidate.box[0], slice(max(0, left), right)
 
 
 def _components(inked: Array) -> list[_Piece]:
