@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lenet.callbacks.order import check_order
 from keras_lenet.keras_internals import has_one_replica, is_validation_of_fit
-from keras_lenet.models import array_data, multi_step
+from keras_lenet.models import array_data, jax_programs, multi_step
 from keras_lenet.models.adapt import adapt
 from keras_lenet.models.layer_record import LayerRecord
 from keras_lenet.models.presets import load_preset, write_preset
@@ -49,6 +49,8 @@ class BaseModel(keras.Model):
     _user_steps: int | None = None
     # The callbacks of a `fit` that runs several steps per execution.
     _multi_step_callbacks: Any = ()
+    # The number of rows of all batches but the last, while the data are arrays.
+    _batch_size: int | None = None
     # Checks each batch while the data are not arrays.
     _check_batch: Callable[[Any], None] | None = None
     # The argument of `compile`: TensorFlow's trainer turns "auto" into `False`.
@@ -121,13 +123,31 @@ class BaseModel(keras.Model):
 
     def make_test_function(self, force: bool = False) -> Any:
         if self.test_function is None or force:
-            self._add_checks("test", super().make_test_function, force)
+            if self._shares_programs("test_step", "compute_metrics"):
+                self.test_function: Any = jax_programs.test_function(self)
+            else:
+                self._add_checks("test", super().make_test_function, force)
         return self.test_function
 
     def make_predict_function(self, force: bool = False) -> Any:
         if self.predict_function is None or force:
-            self._add_checks("predict", super().make_predict_function, force)
+            if self._shares_programs("predict_step"):
+                self.predict_function: Any = jax_programs.predict_function(self)
+            else:
+                self._add_checks(
+                    "predict", super().make_predict_function, force
+                )
         return self.predict_function
+
+    def _shares_programs(self, *names: str) -> bool:
+        """Returns whether other models can use the programs of this one."""
+        return (
+            keras.backend.backend() == "jax"
+            and keras.distribution.distribution() is None
+            and bool(self.jit_compile)
+            and not self.run_eagerly
+            and not any(map(self._is_overridden, ("__call__", "call", *names)))
+        )
 
     def _add_checks(self, kind: str, make: Any, force: bool) -> None:
         make(force)
@@ -152,7 +172,7 @@ class BaseModel(keras.Model):
                 self.check_arrays(array_data.name_data(validation_data))
             except ValueError as error:
                 raise ValueError(f"`validation_data`: {error}") from None
-        with self._checking_batches(arguments.get("x")):
+        with self._checking_batches(arguments):
             if self._may_replace_arrays():
                 arguments = array_data.replace_arrays_in_fit(arguments)
             steps = self._user_steps = self.steps_per_execution
@@ -172,7 +192,7 @@ class BaseModel(keras.Model):
     @_documented_as(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         if is_validation_of_fit(kwargs):
-            with self._checking_batches(kwargs.get("x")):
+            with self._checking_batches(kwargs):
                 return super().evaluate(*args, **kwargs)
         return self._run(super().evaluate, args, kwargs)
 
@@ -190,7 +210,7 @@ class BaseModel(keras.Model):
         # A callback may call this while `fit` runs more steps per execution.
         steps = self._user_steps or self.steps_per_execution
         with (
-            self._checking_batches(arguments.get("x"), targets),
+            self._checking_batches(arguments, targets),
             steps_per_execution(self, steps),
         ):
             if self._may_replace_arrays():
@@ -215,7 +235,7 @@ class BaseModel(keras.Model):
         self, method: Any, args: Any, kwargs: Any, targets: bool = True
     ) -> Any:
         arguments = self._check_arguments(method, args, kwargs, targets)
-        with self._checking_batches(arguments["x"], targets):
+        with self._checking_batches(arguments, targets):
             return method(**arguments)
 
     def _check_arguments(
@@ -251,11 +271,16 @@ class BaseModel(keras.Model):
         return bool(self.compiled) and not self._is_overridden("compute_loss")
 
     @contextlib.contextmanager
-    def _checking_batches(self, x: Any, targets: bool = True) -> Iterator[None]:
+    def _checking_batches(
+        self, data: dict[str, Any], targets: bool = True
+    ) -> Iterator[None]:
         """Checks each batch, unless `x` is checked already."""
-        before = self._check_batch
-        self._check_batch = None
-        if not batches.is_arrays(x) and not hasattr(x, "is_checked"):
+        before = self._check_batch, self._batch_size
+        self._check_batch = self._batch_size = None
+        x = data.get("x")
+        if batches.is_arrays(x):
+            self._batch_size = data.get("batch_size") or 32
+        elif not hasattr(x, "is_checked"):
             self._check_batch = batches.batch_check(
                 self,
                 images=not self._is_overridden("call"),
@@ -264,7 +289,7 @@ class BaseModel(keras.Model):
         try:
             yield
         finally:
-            self._check_batch = before
+            self._check_batch, self._batch_size = before
 
     def _may_replace_arrays(self) -> bool:
         return keras.backend.backend() == "tensorflow" and has_one_replica(self)

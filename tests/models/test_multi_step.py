@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5
-from keras_lenet.models import multi_step
+from keras_lenet.models import batch_stacks, twins
 from keras_lenet.models.fused_forward import forward, on_cpu
 from keras_lenet.models.steps_per_execution import choose_steps
 from tests.helpers import BACKEND, needs_tensorflow
@@ -171,27 +171,31 @@ def test_weights_do_not_depend_on_the_steps_per_execution():
         assert_close(weights, results[0][1], 0)
 
 
+def stacks(batches, **model):
+    model = types.SimpleNamespace(_batch_size=None, **model)
+    return list(batch_stacks.stack_batches(twins.Twin(model), model, batches))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch stacks nothing")
 def test_a_single_batch_is_stacked_twice():
-    batches = [(np.full((3, 2), index), np.arange(3)) for index in range(3)]
-    model = types.SimpleNamespace(steps_per_execution=1)
-    (((images, labels), count),) = multi_step._stack_batches(
-        model, batches[:1], np.stack
-    )
+    batch = (np.full((3, 2), 7), np.arange(3))
+    (((images, labels), rows, count),) = stacks([batch], steps_per_execution=1)
     assert count == 1
-    np.testing.assert_array_equal(images[0], batches[0][0])
-    assert len(images) == len(labels) == 2
+    np.testing.assert_array_equal(images[0], batch[0])
+    assert len(images) == len(labels) == len(rows) == 2
+    assert rows[0] == 3
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch stacks nothing")
 def test_the_size_of_a_stack_is_limited(monkeypatch):
-    monkeypatch.setattr(multi_step, "_MAX_STACK_BYTES", 100)
-    model = types.SimpleNamespace(steps_per_execution=9)
+    monkeypatch.setattr(batch_stacks, "_MAX_STACK_BYTES", 100)
     batches = [(np.zeros((3, 3), dtype),) for dtype in 5 * ["uint8"]]
     # 11 batches of 9 bytes fit.
-    ((_, count),) = multi_step._stack_batches(model, batches, np.stack)
+    ((_, _, count),) = stacks(batches, steps_per_execution=9)
     assert count == 5
     batches = [(np.zeros((3, 3), "float32"),) for _ in range(5)]
     # 2 batches of 36 bytes fit.
-    counts = [c for _, c in multi_step._stack_batches(model, batches, np.stack)]
+    counts = [c for _, _, c in stacks(batches, steps_per_execution=9)]
     assert counts == [2, 2, 1]
 
 
@@ -508,7 +512,7 @@ class TestFallback:
         notes = [
             r
             for r in caplog.records
-            if r.name == "keras_lenet.models.multi_step"
+            if r.name == "keras_lenet.models.tensorflow_programs"
         ]
         assert len(notes) == 1
         assert "XLA does not run all of 'lenet5'" in notes[0].getMessage()
