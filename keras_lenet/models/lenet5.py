@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_lenet.layers import PadTo32
+from keras_lenet.models import torch_forward
 from keras_lenet.models.base import BaseModel
 from keras_lenet.models.fused_forward import (
     forward,
@@ -153,13 +154,15 @@ class LeNet5(BaseModel):
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
         images = self._get_images(inputs)
-        if (
-            images is not None
-            and is_being_compiled(images)
-            and supports_fused_forward(self)
-        ):
-            check_shape(self, images)
-            return forward(self, images, training=bool(training))
+        if images is not None and supports_fused_forward(self):
+            if is_being_compiled(images):
+                check_shape(self, images)
+                return forward(self, images, training=bool(training))
+            if keras.backend.backend() == "torch" and torch_forward.supports(
+                self, images
+            ):
+                check_shape(self, images)
+                return torch_forward.forward(self, images)
         return super().call(inputs, training=training, mask=mask)
 
     def _get_images(self, inputs: Tensor) -> Tensor | None:
