@@ -135,8 +135,7 @@ def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         ops.transpose(placed, (2, 0, 1, 3)), (channels * 36, 4 * maps)
     )
     y = ops.reshape(ops.matmul(ops.transpose(placed), x), (4, maps, -1))
-    y = _maximum(_maximum(y[0], y[1]), _maximum(y[2], y[3]))
-    y = ops.relu(y + ops.expand_dims(bias, 1))
+    y = _pool_and_activate(y, bias)
     return ops.reshape(y, (maps, pooled, pooled, -1))
 
 
@@ -151,10 +150,43 @@ def _kernel_positions() -> np.ndarray[Any, Any]:
 _POSITIONS = _kernel_positions()
 
 
-def _maximum(a: Tensor, b: Tensor) -> Tensor:
-    # `ops.maximum` splits the gradient between equal values. Max-pooling gives
-    # all of it to the first one, and keeps NaN.
-    return ops.where(ops.logical_or(a >= b, ops.isnan(a)), a, b)
+@ops.custom_gradient
+def _pool_and_activate(y: Tensor, bias: Tensor) -> Any:
+    """Computes the maximum of four values, then bias and ReLU.
+
+    XLA compiles this gradient, which needs only the place of the maximum, in
+    less time than those of three maxima and ReLU.
+    """
+    places = [np.uint8(place) for place in range(5)]
+    upper = _larger((y[0], places[0]), (y[1], places[1]))
+    lower = _larger((y[2], places[2]), (y[3], places[3]))
+    largest, place = _larger(upper, lower)
+    activated = ops.relu(largest + ops.expand_dims(bias, 1))
+    place = ops.where(activated > 0, place, places[4])
+
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [
+            ops.where(place == each, upstream, ops.zeros_like(upstream))
+            for each in places[:4]
+        ]
+        passed = ops.where(
+            place == places[4], ops.zeros_like(upstream), upstream
+        )
+        return ops.stack(parts), ops.sum(passed, axis=1)
+
+    return activated, gradient
+
+
+def _larger(one: Any, other: Any) -> tuple[Tensor, Tensor]:
+    """Returns the larger value and its place.
+
+    As in max-pooling, the first of equal values is the largest, and so is NaN.
+    """
+    is_first = ops.logical_or(one[0] >= other[0], ops.isnan(one[0]))
+    return (
+        ops.where(is_first, one[0], other[0]),
+        ops.where(is_first, one[1], other[1]),
+    )
 
 
 def _apply_dense(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
