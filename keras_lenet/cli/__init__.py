@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from keras_lenet.cli.parser import flags_for_arguments, make_parser
+from keras_lenet.cli.program_cache import use_program_cache
 from keras_lenet.cli.terminal import import_keras
 from keras_lenet.training import TrainingInterrupted
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.backend:
         os.environ["KERAS_BACKEND"] = arguments.backend
+    use_program_cache()
     try:
         import_keras(arguments)
         arguments.run(arguments)

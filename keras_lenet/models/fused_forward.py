@@ -129,7 +129,7 @@ def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     x = ops.reshape(x, (channels * 36, -1))
 
     # Gradients of a product are faster than those of padding and slicing.
-    placed = ops.matmul(_POSITIONS, ops.reshape(kernel, (25, -1)))
+    placed = ops.matmul(KERNEL_POSITIONS, ops.reshape(kernel, (25, -1)))
     placed = ops.reshape(placed, (36, 4, channels, maps))
     placed = ops.reshape(
         ops.transpose(placed, (2, 0, 1, 3)), (channels * 36, 4 * maps)
@@ -147,7 +147,7 @@ def _kernel_positions() -> np.ndarray[Any, Any]:
     return positions.reshape(36 * 4, 25)
 
 
-_POSITIONS = _kernel_positions()
+KERNEL_POSITIONS = _kernel_positions()
 
 
 @ops.custom_gradient

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lenet.layers import PadTo32
-from keras_lenet.models import torch_forward
+from keras_lenet.models import numpy_forward, torch_forward
 from keras_lenet.models.base import BaseModel
 from keras_lenet.models.fused_forward import (
     forward,
@@ -14,7 +15,7 @@ from keras_lenet.models.fused_forward import (
     supports_fused_forward,
 )
 from keras_lenet.models.layer_record import LayerRecord
-from keras_lenet.types import Tensor
+from keras_lenet.types import Array, Tensor
 from keras_lenet.validation.arguments import (
     check_positive_integer,
     standardize_input_shape,
@@ -179,6 +180,55 @@ class LeNet5(BaseModel):
 
     def trains_compiled(self) -> bool:
         return supports_fused_forward(self) and super().trains_compiled()
+
+    def compile_predict(self) -> Callable[[Any], Array]:
+        """Returns the fastest way to classify a few images.
+
+        A call of the model or of `predict_on_batch` mostly waits for the
+        framework to start its operations. The returned function computes the
+        same probabilities in NumPy, with a copy of the current weights: call
+        this method again after training. For hundreds of images, `predict` is
+        as fast. If a layer has changed, the function calls `predict_on_batch`.
+
+        Returns:
+            Function that takes an image of shape `(height, width, channels)`,
+            or `(height, width)` if there is one channel, and returns a float32
+            array of shape `(num_classes,)`. It also takes a batch of images,
+            and returns an array of shape `(batch, num_classes)`.
+
+        Raises:
+            ValueError: From the function, if images have another shape.
+
+        Example:
+
+        >>> import numpy as np
+        >>> from keras_lenet import LeNet5
+        >>> predict = LeNet5.from_preset("mnist").compile_predict()
+        >>> image = np.zeros((28, 28), "uint8")
+        >>> image[4:24, 13:16] = 255
+        >>> int(predict(image).argmax())
+        1
+        """
+        compute: Any = self.predict_on_batch
+        if supports_fused_forward(self) and numpy_forward.supports(self):
+            compute = numpy_forward.make_predict(self)
+        shape = self.input_shape[1:]
+
+        def predict(images: Any) -> Array:
+            images = np.asarray(images)
+            if shape[-1] == 1 and images.shape[-2:] == shape[:2]:
+                images = images[..., np.newaxis]
+            if images.shape[-3:] != shape or images.ndim > 4:
+                raise ValueError(
+                    f"`images` must have the shape {shape} or (batch, "
+                    f"{', '.join(map(str, shape))}). Received: "
+                    f"images.shape={images.shape}"
+                )
+            if images.ndim == 3:
+                return compute(images[np.newaxis])[0]  # type: ignore[no-any-return]
+            return compute(images)  # type: ignore[no-any-return]
+
+        return predict
 
     def get_config(self) -> dict[str, Any]:
         return {

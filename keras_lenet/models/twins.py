@@ -143,7 +143,10 @@ def find_twin(model: Any) -> Twin:
     depend on something that its configuration does not tell, such as a user's
     loss, is its own twin.
     """
-    key = _configuration(model)
+    with warnings.catch_warnings():
+        # Keras warns of functions that it would not load again.
+        warnings.simplefilter("ignore")
+        key = _configuration(model)
     if key is None:
         return Twin(model)
     twin = _twins.pop(key, None) or Twin(_copy(model))
@@ -159,11 +162,7 @@ def _configuration(model: Any) -> str | None:
     if not type(model).__module__.startswith("keras_lenet."):
         return None
     built = {**model.get_config(), "name": None}
-    with warnings.catch_warnings():
-        # Keras warns of functions, which it cannot save.
-        warnings.simplefilter("ignore")
-        compiled = dict(model.get_compile_config())
-    compiled["steps_per_execution"] = None
+    compiled = {**model.get_compile_config(), "steps_per_execution": None}
     objects = [model, *model.metrics]
     if model.compiled:
         objects += [model.optimizer, *keras.tree.flatten(model.loss)]
