@@ -150,7 +150,7 @@ def _kernel_positions() -> np.ndarray[Any, Any]:
 KERNEL_POSITIONS = _kernel_positions()
 
 
-@ops.custom_gradient
+@ops.custom_gradient  # type: ignore[untyped-decorator]
 def _pool_and_activate(y: Tensor, bias: Tensor) -> Any:
     """Computes the maximum of four values, then bias and ReLU.
 

@@ -55,7 +55,7 @@ def make_predict(model: Any) -> Callable[[Array], Array]:
     is_softmax = model.classifier_activation is keras.activations.softmax
 
     def predict_part(images: Array) -> Array:
-        x = np.zeros((len(images), 32, 32, channels), "float32")
+        x: Array = np.zeros((len(images), 32, 32, channels), "float32")
         x[:, inside[0], inside[1]] = images
         for kernel, bias in convolutions:
             x = _convolve_and_pool(x, kernel, bias)
@@ -96,5 +96,5 @@ def _convolve_and_pool(x: Array, kernel: Array, bias: Array) -> Array:
     y = patches.reshape(-1, len(kernel)) @ kernel
     y = y.reshape(-1, 4, len(bias))
     y = np.maximum(np.maximum(y[:, 0], y[:, 1]), np.maximum(y[:, 2], y[:, 3]))
-    y += bias
-    return np.maximum(y, 0, out=y).reshape(count, rows, columns, -1)
+    y = np.maximum(y + bias, 0)
+    return np.reshape(y, (count, rows, columns, -1))

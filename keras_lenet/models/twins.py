@@ -205,6 +205,9 @@ def _is_known(config: Any) -> bool:
             # A function is saved as its name, which may be any function's.
             if module not in ("keras", "keras_lenet"):
                 return False
+        elif "value" in config:
+            # The code of a lambda.
+            return False
         return all(map(_is_known, config.values()))
     if isinstance(config, (list, tuple)):
         return all(map(_is_known, config))

@@ -195,15 +195,22 @@ def with_own_method():
     return model
 
 
+def with_lambda_in_a_layer():
+    model = make()
+    model.get_layer("f6").activation = lambda x: x
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        with_lambda_in_a_layer,
         lambda: make(loss=lambda y, p: p[:, 0]),
         lambda: make(metrics=[lambda y, p: p[:, 0]]),
         lambda: make(classifier_activation=identity),
         with_own_method,
     ],
-    ids=["loss", "metric", "activation", "method"],
+    ids=["lambda", "loss", "metric", "activation", "method"],
 )
 def test_what_a_user_wrote_is_not_shared(model):
     made = model()
