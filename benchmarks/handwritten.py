@@ -2,9 +2,10 @@
 
 The network is an unchanged `LeNet5`. It learns from MNIST, from 1,934 digits of
 other hands (optdigits), and from pictures made here: MNIST's digits in few
-pixels and in other stroke widths, drawn and printed digits (`drawings.py`), and
-pictures that are no digits, for which all classes are to be equally probable
-(outlier exposure, https://arxiv.org/abs/1812.04606).
+pixels, in other stroke widths and cut from rows, drawn and printed digits
+(`drawings.py`), and pictures that are no digits, for which all classes are to
+be equally probable (outlier exposure, https://arxiv.org/abs/1812.04606). It
+also learns the probabilities of teachers, networks of the same kind.
 
     pip install Hershey-Fonts
     python benchmarks/handwritten.py --optdigits train.npz --preset handwritten
@@ -15,6 +16,8 @@ the card's accuracy alone.
 """
 
 import argparse
+import functools
+import itertools
 import json
 import math
 import multiprocessing
@@ -34,9 +37,11 @@ from drawings import (
 )
 from PIL import Image
 from scipy import ndimage
+from strings import as_picture, place_digits
 
 from keras_lenet.pictures import prepare_character
 from keras_lenet.pictures.fitting import fit_strokes
+from keras_lenet.pictures.segments import Candidate, find_candidates
 
 BATCH_SIZE = 250
 # Held out for temperature and threshold.
@@ -47,7 +52,7 @@ ACCEPTED = 0.98
 Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
-def in_few_pixels(image: Any, other: Any, generator: Any) -> Any:
+def in_few_pixels(image: Any, generator: Any) -> Any:
     """Returns a digit as a picture of 8 to 20 pixels shows it."""
     height, width = (ink := _cropped(image)).shape
     factor = generator.uniform(8, 20) / max(height, width)
@@ -59,7 +64,7 @@ def in_few_pixels(image: Any, other: Any, generator: Any) -> Any:
     )
 
 
-def in_another_width(image: Any, other: Any, generator: Any) -> Any:
+def in_another_width(image: Any, generator: Any) -> Any:
     """Returns a digit with thinner or thicker strokes."""
     large = ndimage.zoom(image[..., 0].astype("float32"), 3, order=1)
     change = generator.choice([-2, -1, 1, 2, 3])
@@ -74,96 +79,110 @@ def in_another_width(image: Any, other: Any, generator: Any) -> Any:
     return np.rint(pixels * (255 / pixels.max())).astype("uint8")[..., None]
 
 
-def from_a_row(image: Any, other: Any, generator: Any) -> Any:
-    """Returns a digit that was cut out between two neighbours."""
-    gaps = generator.integers(-5, 5, 2)
-    row, starts = _row((other, image, other[::-1, ::-1]), gaps)
-    start = max(0, starts[1] + generator.integers(-2, 3))
-    stop = starts[1] + _cropped(image).shape[1] + generator.integers(-2, 3)
-    return _fitted(row[:, start : max(stop, start + 2)])
-
-
-def beside_another(image: Any, other: Any, generator: Any) -> Any:
-    """Returns two digits as one character."""
-    row, _ = _row((image, other), generator.integers(-6, 5, 1))
-    return _fitted(row)
-
-
-def cut_off(image: Any, other: Any, generator: Any) -> Any:
-    """Returns a part of a digit, alone or with a part of the next one."""
-    row, (_, second) = _row((image, other), generator.integers(-4, 4, 1))
-    widths = _cropped(image).shape[1], row.shape[1] - second
-    cut = round(widths[0] * generator.uniform(0.35, 0.65))
-    if generator.random() < 0.3:
-        return _fitted(row[:, :cut])
-    stop = second + round(widths[1] * generator.uniform(0, 0.6))
-    return _fitted(row[:, cut : max(stop, cut + 3)])
-
-
-def _fitted(ink: Any) -> Any:
-    return fit_strokes(ink, (28, 28)) if (ink > 0.5).any() else None
-
-
 def _cropped(image: Any) -> Any:
     ink = image[..., 0]
     rows, columns = np.nonzero(ink)
     return ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def _row(images: Any, gaps: Any) -> tuple[Any, list[int]]:
-    """Returns the ink of digits in a row, and their first columns."""
-    inks = [_cropped(image) / 255 for image in images]
-    starts = [0]
-    for ink, gap in zip(inks, gaps, strict=False):
-        starts.append(max(starts[-1] + 1, starts[-1] + ink.shape[1] + int(gap)))
-    width = max(
-        start + ink.shape[1] for start, ink in zip(starts, inks, strict=True)
+def cut_from_a_row(images: Any, labels: Any, seed: Any) -> list[Any]:
+    """Returns what `read_digits` considers in a row of two to four digits.
+
+    Returns:
+        List of tuples `(image, label)`: candidates that are nearly one digit,
+        and those that are less or more, with the label `NO_DIGIT`.
+    """
+    generator = np.random.default_rng(seed)
+    count = int(generator.integers(2, 5))
+    chosen = generator.integers(0, len(images), count)
+    gaps = generator.integers(-5, 4, count - 1)
+    slant = float(generator.choice([0, generator.uniform(-0.35, 0.35)]))
+    row = place_digits(images[chosen], gaps, slant)
+    small = Image.fromarray(as_picture(row, 0, generator))
+    # As `read_digits` enlarges small pictures.
+    size = 2 * small.width, 2 * small.height
+    picture = np.asarray(small.resize(size, Image.Resampling.BICUBIC))
+    inks = (row.repeat(2, 1).repeat(2, 2) > 100).astype("float32")
+    found = []
+    pixels = picture[..., np.newaxis].astype("float32")
+    for candidates in find_candidates(pixels):
+        agreements, parts = (
+            np.array(each)
+            for each in zip(
+                *(_compare(c, inks) for c in candidates), strict=True
+            )
+        )
+        nearest, agreement = agreements.argmax(axis=1), agreements.max(axis=1)
+        digits = np.minimum((parts > 0.55).sum(axis=1), 2)
+        groups = [(agreement < 0.6) & (digits == n) for n in (0, 1, 2)] + [
+            (agreement >= 0.78) & (nearest == n) for n in range(count)
+        ]
+        for group, most in zip(groups, [4, 3, 2] + count * [2], strict=True):
+            for index in generator.permutation(np.flatnonzero(group))[:most]:
+                is_none = agreement[index] < 0.6
+                label = NO_DIGIT if is_none else labels[chosen[nearest[index]]]
+                ink = candidates[index].ink
+                found.append((fit_strokes(ink / ink.max(), (28, 28)), label))
+    return found
+
+
+def _compare(candidate: Candidate, inks: Any) -> tuple[Any, Any]:
+    """Compares a candidate with each digit.
+
+    Returns:
+        The shared ink divided by all ink of both, and by that of the digit.
+    """
+    ink = candidate.ink > 0.5
+    shared = (inks[(slice(None), *candidate.box)] * ink).sum(axis=(1, 2))
+    all_ink = inks.sum(axis=(1, 2))
+    return shared / (ink.sum() + all_ink - shared), shared / all_ink
+
+
+def rows_of_digits(data: Arrays, rows: int, count: int) -> Arrays:
+    """Returns `count` digits cut from rows, and as many that are none."""
+    cut = functools.partial(cut_from_a_row, *data)
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        found = pool.map(cut, range(rows), chunksize=500)
+    images, labels = zip(*itertools.chain(*found), strict=True)
+    is_none = np.array(labels) == NO_DIGIT
+    generator = np.random.default_rng(rows)
+    chosen = np.concatenate(
+        [
+            generator.permutation(np.flatnonzero(group))[:count]
+            for group in (is_none, ~is_none)
+        ]
     )
-    row = np.zeros((28, width))
-    for ink, column in zip(inks, starts, strict=True):
-        top = (28 - ink.shape[0]) // 2
-        place = row[top : top + ink.shape[0], column : column + ink.shape[1]]
-        np.maximum(place, ink, out=place)
-    return row, starts
+    return np.stack(images)[chosen], np.array(labels)[chosen]
 
 
 def _change(task: Any) -> Any:
-    function, image, other, seed = task
-    return function(image, other, np.random.default_rng(seed))
+    function, image, seed = task
+    return function(image, np.random.default_rng(seed))
 
 
 def changed_examples(
-    function: Callable[..., Any], data: Arrays, count: int, label: int | None
+    function: Callable[..., Any], data: Arrays, count: int
 ) -> Arrays:
-    """Returns images that a function changes, with a label or their own."""
+    """Returns images that a function changes, and their labels."""
     images, labels = data
     generator = np.random.default_rng(len(function.__name__))
-    chosen, others = generator.integers(0, len(images), (2, count))
-    tasks = [
-        (function, images[i], images[j], number)
-        for number, (i, j) in enumerate(zip(chosen, others, strict=True))
-    ]
+    chosen = generator.integers(0, len(images), count)
+    tasks = [(function, images[i], number) for number, i in enumerate(chosen)]
     with multiprocessing.get_context("spawn").Pool() as pool:
         changed = pool.map(_change, tasks, chunksize=100)
     kept = [n for n, image in enumerate(changed) if image is not None]
-    own = labels[chosen[kept]]
-    return (
-        np.stack([changed[n] for n in kept]),
-        own if label is None else np.full_like(own, label),
-    )
+    return np.stack([changed[n] for n in kept]), labels[chosen[kept]]
 
 
 def make_data(mnist: Arrays, optdigits: Arrays, seed: int) -> Arrays:
     """Returns all training images and labels."""
     parts = [mnist, *[optdigits] * 4]
-    for function, count, label in (
-        (in_few_pixels, 15_000, None),
-        (in_another_width, 15_000, None),
-        (from_a_row, 20_000, None),
-        (beside_another, 7_000, NO_DIGIT),
-        (cut_off, 5_000, NO_DIGIT),
+    for function, count in (
+        (in_few_pixels, 15_000),
+        (in_another_width, 15_000),
     ):
-        parts.append(changed_examples(function, mnist, count, label))
+        parts.append(changed_examples(function, mnist, count))
+    parts.append(rows_of_digits(mnist, 8_000, 30_000))
     for kind, count in (
         (drawn_digit, 26_000),
         (printed_digit, 3_000),
@@ -185,26 +204,41 @@ def read_optdigits(path: Path) -> Arrays:
     return np.stack(prepared), labels
 
 
-def train(data: Arrays, epochs: int, seed: int) -> Any:
-    """Returns a trained model."""
+def train(data: Arrays, epochs: int, seed: int, teachers: Any = ()) -> Any:
+    """Returns a trained model.
+
+    With `teachers`, 0.7 of each target is the mean of their probabilities for
+    the same distorted image (https://arxiv.org/abs/1503.02531).
+    """
     import keras
     from keras import ops
 
     from keras_lenet import LeNet5, RandomDistortion, recipes
     from keras_lenet.datasets import image_dataset_from_array
 
-    def loss(labels: Any, probabilities: Any) -> Any:
-        labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
-        targets = 0.98 * ops.one_hot(labels, 10) + 0.002
-        is_none = ops.expand_dims(labels, -1) == NO_DIGIT
-        targets = ops.where(is_none, 0.1, targets)
-        return keras.losses.categorical_crossentropy(targets, probabilities)
+    class Student(LeNet5):
+        def compute_loss(
+            self,
+            x: Any = None,
+            y: Any = None,
+            y_pred: Any = None,
+            sample_weight: Any = None,
+            training: bool = True,
+        ) -> Any:
+            labels = ops.cast(ops.reshape(y, (-1,)), "int32")
+            targets = 0.98 * ops.one_hot(labels, 10) + 0.002
+            is_none = ops.expand_dims(labels, -1) == NO_DIGIT
+            targets = ops.where(is_none, 0.1, targets)
+            if teachers:
+                taught = sum(each(x, training=False) for each in teachers)
+                targets = 0.3 * targets + 0.7 / len(teachers) * taught
+            loss = keras.losses.categorical_crossentropy(targets, y_pred)
+            return ops.mean(loss)
 
     keras.utils.set_random_seed(seed)
-    model = LeNet5()
+    student = Student()
     steps = epochs * (len(data[0]) // BATCH_SIZE)
-    optimizer = recipes.accurate(steps)["optimizer"]
-    model.compile(optimizer, loss)
+    student.compile(recipes.accurate(steps)["optimizer"])
     batches = image_dataset_from_array(
         *data,
         BATCH_SIZE,
@@ -213,7 +247,9 @@ def train(data: Arrays, epochs: int, seed: int) -> Any:
         drop_remainder=True,
         augment=RandomDistortion(),
     )
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    student.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    model = LeNet5()
+    model.set_weights(student.get_weights())
     return model
 
 
@@ -231,7 +267,11 @@ def main() -> None:
         "--data", default="mnist", help="MNIST (default: mnist)"
     )
     parser.add_argument("--optdigits", type=Path, required=True, metavar="NPZ")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--teachers", type=int, default=4)
+    parser.add_argument(
+        "--teacher-epochs", type=int, default=20, metavar="EPOCHS"
+    )
     parser.add_argument("--seed", type=int, default=98)
     parser.add_argument("--preset", type=Path, required=True, metavar="DIR")
     arguments = parser.parse_args()
@@ -251,12 +291,18 @@ def main() -> None:
     optdigits, held_optdigits = _divided(others, HELD_OUT_OPTDIGITS)
     data = make_data(mnist, optdigits, arguments.seed)
     print(f"{len(data[0]):,} images, {time.perf_counter() - start:.0f} s")
-    model = train(data, arguments.epochs, arguments.seed)
+    teachers = []
+    for number in range(arguments.teachers):
+        seed = arguments.seed + 1 + number
+        teachers.append(train(data, arguments.teacher_epochs, seed))
+        took = time.perf_counter() - start
+        print(f"teacher {number + 1}, {took:.0f} s", flush=True)
+    model = train(data, arguments.epochs, arguments.seed, teachers)
 
     held_out = {
         "MNIST": held_mnist,
         "optdigits": held_optdigits,
-        "few pixels": changed_examples(in_few_pixels, held_mnist, 2_000, None),
+        "few pixels": changed_examples(in_few_pixels, held_mnist, 2_000),
     }
     for name, (images, labels) in held_out.items():
         found = model.predict(images, verbose=0).argmax(axis=1)
@@ -272,7 +318,8 @@ def main() -> None:
         "dataset": "MNIST, optdigits (https://doi.org/10.24432/C50P49, CC BY "
         "4.0), and drawings of benchmarks/drawings.py",
         "training_images": len(mnist[0]) + len(optdigits[0]),
-        "recipe": f"benchmarks/handwritten.py, {arguments.epochs} epochs",
+        "recipe": f"benchmarks/handwritten.py, {arguments.epochs} epochs, "
+        f"{arguments.teachers} teachers of {arguments.teacher_epochs} epochs",
         "seed": arguments.seed,
         "test_images": len(x_test),
         "test_accuracy": round(accuracy, 5),

@@ -388,14 +388,22 @@ def test_rows_of_digits_have_the_gap_between_their_ink(gap, generator):
     [
         handwritten.in_few_pixels,
         handwritten.in_another_width,
-        handwritten.from_a_row,
-        handwritten.beside_another,
-        handwritten.cut_off,
     ],
 )
 def test_changed_digits_have_the_form_of_mnist(change, digits, generator):
     (images, _), _ = digits
-    for image, other in zip(images[:10], images[10:20], strict=True):
-        changed = change(image, other, generator)
+    for image in images[:10]:
+        changed = change(image, generator)
         assert changed.shape == (28, 28, 1) and changed.dtype == np.uint8
         assert changed.max() > 100
+
+
+def test_what_is_cut_from_a_row_is_a_digit_or_none(digits, generator):
+    (images, labels), _ = digits
+    found = []
+    for seed in generator.integers(0, 2**31, 5):
+        found += handwritten.cut_from_a_row(images[:9], labels[:9], seed)
+    assert {image.shape for image, _ in found} == {(28, 28, 1)}
+    own = {int(label) for _, label in found}
+    assert own <= {*labels[:9].tolist(), drawings.NO_DIGIT}
+    assert drawings.NO_DIGIT in own and len(own) > 2
