@@ -135,7 +135,8 @@ def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         ops.transpose(placed, (2, 0, 1, 3)), (channels * 36, 4 * maps)
     )
     y = ops.reshape(ops.matmul(ops.transpose(placed), x), (4, maps, -1))
-    y = _pool_and_activate(y, bias)
+    # Not `bias` itself: TensorFlow watches variables in another way.
+    y = _pool_and_activate(y, ops.expand_dims(bias, 1))
     return ops.reshape(y, (maps, pooled, pooled, -1))
 
 
@@ -161,7 +162,7 @@ def _pool_and_activate(y: Tensor, bias: Tensor) -> Any:
     upper = _larger((y[0], places[0]), (y[1], places[1]))
     lower = _larger((y[2], places[2]), (y[3], places[3]))
     largest, place = _larger(upper, lower)
-    activated = ops.relu(largest + ops.expand_dims(bias, 1))
+    activated = ops.relu(largest + bias)
     place = ops.where(activated > 0, place, places[4])
 
     def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,7 +173,7 @@ def _pool_and_activate(y: Tensor, bias: Tensor) -> Any:
         passed = ops.where(
             place == places[4], ops.zeros_like(upstream), upstream
         )
-        return ops.stack(parts), ops.sum(passed, axis=1)
+        return ops.stack(parts), ops.sum(passed, axis=1, keepdims=True)
 
     return activated, gradient
 

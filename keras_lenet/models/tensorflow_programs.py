@@ -37,13 +37,17 @@ def train_function(model: Any) -> Callable[..., Any]:
     import tensorflow as tf
 
     twin = find_twin(model)
+    is_prepared = False
 
     def function(iterator: Iterator[Any]) -> Any:
+        nonlocal is_prepared
         logs = None
         batches = next_batches(model, map(_optionals_to_none, iterator))
         done = 0
-        with twin.lock:
-            _prepare(twin, model, batches[0])
+        if not is_prepared:
+            with twin.lock:
+                _prepare(twin, model, batches[0])
+            is_prepared = True
         for stack, rows, count in stack_batches(twin, model, batches):
             arguments = (stack, tf.constant(rows), tf.constant(count))
             try:
@@ -63,10 +67,11 @@ class _UnsupportedError(Exception):
 
 
 def _prepare(twin: Twin, model: Any, batch: Any) -> None:
-    if not model.optimizer.built:
+    is_shared = twin.model is not model
+    if is_shared or not model.optimizer.built:
         _create_variables(model, batch)
     if not twin.programs:
-        if twin.model is not model:
+        if is_shared:
             _create_variables(twin.model, batch)
             twin.finish()
         twin.programs["train"] = _make_program(twin)
@@ -169,7 +174,8 @@ def _create_variables(model: Any, batch: Any) -> None:
     """
     import tensorflow as tf
 
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     before = [variable.numpy() for variable in model.metrics_variables]
     count, *_ = keras.tree.flatten(x)[0].shape
