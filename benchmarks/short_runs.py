@@ -1,9 +1,9 @@
 """Times short runs, which consist mostly of compiling.
 
 Each process trains three new models, one after the other, on the 1,437 training
-digits of scikit-learn: 5 epochs, batches of 32, validation after each epoch. The
-time includes making and compiling the model. `LeNet5` and plain Keras' layers
-take turns.
+digits of scikit-learn: 5 epochs, batches of 32, validation after each epoch.
+The time includes making and compiling the model. `LeNet5` and plain Keras'
+layers take turns.
 
     python benchmarks/short_runs.py
 """
