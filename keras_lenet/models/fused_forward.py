@@ -4,8 +4,8 @@ Keras computes the network layer by layer and trains it step by step, and spends
 most of the time on memory traffic and on starting operations. This module
 computes the same function in another form. `LeNet5` uses it where it was
 measured to be faster: on a CPU, with TensorFlow (training) and JAX (everything
-that is compiled). Elsewhere Keras' own layers run. `benchmarks/README.md` has
-the figures.
+that is compiled). With PyTorch, `torch_forward` does; elsewhere Keras' own
+layers run. `benchmarks/README.md` has the figures.
 """
 
 import itertools

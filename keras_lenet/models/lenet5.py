@@ -37,12 +37,16 @@ class LeNet5(BaseModel):
 
     On a CPU with TensorFlow or JAX, `fit` runs as many steps in one compiled
     program as the callbacks allow, and computes each convolution and its
-    pooling as one product (`keras_lenet.models.fused_forward`). The result is
-    that of Keras' layers and `fit`, which run instead if a layer has changed, a
-    subclass has its own `call` or `train_step`, or `compile` got
-    `run_eagerly=True` or `jit_compile=False`. Set `steps_per_execution` in
-    `compile` to choose the number of steps. On TensorFlow, NumPy arrays become
-    datasets without `tf.data` autotuning, which delays the end of each epoch.
+    pooling as one product (`keras_lenet.models.fused_forward`). Models that are
+    built and compiled alike share the program. The result is that of Keras'
+    layers and `fit`, which run instead if a layer has changed, a subclass has
+    its own `call` or `train_step`, or `compile` got `run_eagerly=True` or
+    `jit_compile=False`. Set `steps_per_execution` in `compile` to choose the
+    number of steps. On TensorFlow, NumPy arrays become datasets without
+    `tf.data` autotuning, which delays the end of each epoch. With PyTorch on a
+    CPU, the network is computed with the channels first
+    (`keras_lenet.models.torch_forward`). To classify single images fast, use
+    `compile_predict`.
 
     Changes of a layer are saved with the model, as `layer_configs`.
 

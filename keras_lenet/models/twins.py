@@ -159,7 +159,10 @@ def find_twin(model: Any) -> Twin:
 
 def _configuration(model: Any) -> str | None:
     """Returns a text of all that decides a model's programs, or `None`."""
-    if not type(model).__module__.startswith("keras_lenet."):
+    if (
+        not type(model).__module__.startswith("keras_lenet.")
+        or not model.layers_unchanged()
+    ):
         return None
     built = {**model.get_config(), "name": None}
     compiled = {**model.get_compile_config(), "steps_per_execution": None}

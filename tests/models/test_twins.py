@@ -201,16 +201,24 @@ def with_lambda_in_a_layer():
     return model
 
 
+def with_own_call_of_a_layer():
+    model = make()
+    layer = model.get_layer("c1")
+    layer.call = layer.call
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        with_own_call_of_a_layer,
         with_lambda_in_a_layer,
         lambda: make(loss=lambda y, p: p[:, 0]),
         lambda: make(metrics=[lambda y, p: p[:, 0]]),
         lambda: make(classifier_activation=identity),
         with_own_method,
     ],
-    ids=["lambda", "loss", "metric", "activation", "method"],
+    ids=["call", "lambda", "loss", "metric", "activation", "method"],
 )
 def test_what_a_user_wrote_is_not_shared(model):
     made = model()
