@@ -15,7 +15,7 @@ from keras_lenet.models.batch_stacks import (
     stack_batches,
 )
 from keras_lenet.models.twins import Twin, find_twin
-from keras_lenet.types import Tensor
+from keras_lenet.types import Array, Tensor
 
 
 def train_function(model: Any) -> Callable[..., Any]:
@@ -89,6 +89,24 @@ def predict_function(model: Any) -> Callable[..., Any]:
         return np.concatenate(outputs), state
 
     return function
+
+
+def compile_for_one_image(model: Any) -> Callable[[Array], Array]:
+    """Returns a function of one image that has a copy of the weights.
+
+    It takes an array of shape `(1, height, width, channels)`.
+    """
+    import jax
+
+    image = np.zeros((1, *model.input_shape[1:]), "float32")
+    call = jax.jit(lambda image: model(image, training=False))
+    # Not `call` itself: it would be traced again, with other weights.
+    program = call.lower(image).compile()
+
+    def predict(images: Array) -> Array:
+        return np.asarray(program(np.asarray(images, "float32")))
+
+    return predict
 
 
 def _prepare(twin: Twin, model: Any, state: Any, batch: Any) -> Twin:

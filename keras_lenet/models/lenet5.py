@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_lenet.layers import PadTo32
-from keras_lenet.models import numpy_forward, torch_forward
+from keras_lenet.models import jax_programs, numpy_forward, torch_forward
 from keras_lenet.models.base import BaseModel
 from keras_lenet.models.fused_forward import (
     forward,
@@ -190,9 +190,10 @@ class LeNet5(BaseModel):
 
         A call of the model or of `predict_on_batch` mostly waits for the
         framework to start its operations. The returned function computes the
-        same probabilities in NumPy, with a copy of the current weights: call
-        this method again after training. For hundreds of images, `predict` is
-        as fast. If a layer has changed, the function calls `predict_on_batch`.
+        same probabilities in NumPy, or on JAX in a program that is compiled
+        for one image. It has a copy of the current weights: call this method
+        again after training. For hundreds of images, `predict` is as fast. If
+        a layer has changed, the function calls `predict_on_batch`.
 
         Returns:
             Function that takes an image of shape `(height, width, channels)`,
@@ -216,6 +217,9 @@ class LeNet5(BaseModel):
         compute: Any = self.predict_on_batch
         if supports_fused_forward(self) and numpy_forward.supports(self):
             compute = numpy_forward.make_predict(self)
+        compute_one = compute
+        if keras.backend.backend() == "jax" and supports_fused_forward(self):
+            compute_one = jax_programs.compile_for_one_image(self)
         shape = self.input_shape[1:]
 
         def predict(images: Any) -> Array:
@@ -228,9 +232,11 @@ class LeNet5(BaseModel):
                     f"{', '.join(map(str, shape))}). Received: "
                     f"images.shape={images.shape}"
                 )
-            if images.ndim == 3:
-                return compute(images[np.newaxis])[0]  # type: ignore[no-any-return]
-            return compute(images)  # type: ignore[no-any-return]
+            batch = images if images.ndim == 4 else images[np.newaxis]
+            outputs: Array = (
+                compute_one(batch) if len(batch) == 1 else compute(batch)
+            )
+            return outputs if images.ndim == 4 else outputs[0]
 
         return predict
 
