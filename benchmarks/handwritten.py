@@ -99,7 +99,7 @@ def cut_from_a_row(images: Any, labels: Any, seed: Any) -> list[Any]:
     slant = float(generator.choice([0, generator.uniform(-0.35, 0.35)]))
     row = place_digits(images[chosen], gaps, slant)
     small = Image.fromarray(as_picture(row, 0, generator))
-    # As `read_digits` enlarges small pictures.
+    # `read_digits` enlarges small pictures in this way.
     size = 2 * small.width, 2 * small.height
     picture = np.asarray(small.resize(size, Image.Resampling.BICUBIC))
     inks = (row.repeat(2, 1).repeat(2, 2) > 100).astype("float32")

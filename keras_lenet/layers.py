@@ -78,7 +78,7 @@ class PadTo32(DataLayer):
         # Check here, because Keras fails on shapes of unknown rank, as
         # `tf.numpy_function` returns them, before it calls `call`.
         if hasattr(inputs, "shape"):
-            _padding(inputs.shape)
+            padding(inputs.shape)
         return super().__call__(inputs, **kwargs)
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -88,20 +88,20 @@ class PadTo32(DataLayer):
         if not keras.backend.is_float_dtype(self.compute_dtype):
             fill_value = int(fill_value)
         return self.backend.numpy.pad(
-            inputs, _padding(inputs.shape), constant_values=fill_value
+            inputs, padding(inputs.shape), constant_values=fill_value
         )
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        _padding(input_shape)
+        padding(input_shape)
         return (*input_shape[:-3], _FIELD, _FIELD, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fill_value": self.fill_value}
 
 
-def _padding(shape: Any) -> list[tuple[int, int]]:
+def padding(shape: Any) -> list[tuple[int, int]]:
     """Returns the number of pixels to add before and after, for every axis."""
     # TensorFlow's shapes of unknown rank have no length.
     rank = shape.rank if hasattr(shape, "rank") else len(shape)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_lenet.layers import PadTo32
+from keras_lenet.layers import PadTo32, padding
 from keras_lenet.original.layers import (
     TableConv2D,
     TrainableSubsampling2D,
@@ -143,10 +143,7 @@ def _operation_of(layer: Any) -> Operation | None:
     """Returns what a layer computes, or `None` if that is nothing."""
     name, shape = layer.name, tuple(layer.output.shape[1:])
     if isinstance(layer, PadTo32):
-        rows, columns = (
-            ((32 - size) // 2, (33 - size) // 2)
-            for size in layer.input.shape[1:3]
-        )
+        rows, columns = padding(layer.input.shape)[-3:-1]
         return Pad(name, rows, columns, float(layer.fill_value), shape)
     if isinstance(layer, keras.layers.Rescaling):
         # `Distances` are negative already.

@@ -127,14 +127,8 @@ def _convolve_and_pool(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     x = ops.stack([x[:, :, j : j + span : 2] for j in range(6)], axis=1)
     x = ops.stack([x[:, :, i : i + span : 2] for i in range(6)], axis=1)
     x = ops.reshape(x, (channels * 36, -1))
-
-    # Gradients of a product are faster than those of padding and slicing.
-    placed = ops.matmul(KERNEL_POSITIONS, ops.reshape(kernel, (25, -1)))
-    placed = ops.reshape(placed, (36, 4, channels, maps))
-    placed = ops.reshape(
-        ops.transpose(placed, (2, 0, 1, 3)), (channels * 36, 4 * maps)
-    )
-    y = ops.reshape(ops.matmul(ops.transpose(placed), x), (4, maps, -1))
+    placed = ops.transpose(place_kernel(kernel))
+    y = ops.reshape(ops.matmul(placed, x), (4, maps, -1))
     # Not `bias` itself: TensorFlow watches variables in another way.
     y = _pool_and_activate(y, ops.expand_dims(bias, 1))
     return ops.reshape(y, (maps, pooled, pooled, -1))
@@ -148,7 +142,24 @@ def _kernel_positions() -> np.ndarray[Any, Any]:
     return positions.reshape(36 * 4, 25)
 
 
-KERNEL_POSITIONS = _kernel_positions()
+_POSITIONS = _kernel_positions()
+
+
+def place_kernel(kernel: Tensor) -> Tensor:
+    """Returns a 5x5 kernel at its four positions in 6x6.
+
+    Args:
+        kernel: Tensor of shape `(5, 5, channels, maps)`.
+
+    Returns:
+        Tensor of shape `(channels * 36, 4 * maps)`.
+    """
+    channels, maps = kernel.shape[2:]
+    # Gradients of a product are faster than those of padding and slicing.
+    placed = ops.matmul(_POSITIONS, ops.reshape(kernel, (25, -1)))
+    placed = ops.reshape(placed, (36, 4, channels, maps))
+    placed = ops.transpose(placed, (2, 0, 1, 3))
+    return ops.reshape(placed, (channels * 36, 4 * maps))
 
 
 @ops.custom_gradient  # type: ignore[untyped-decorator]

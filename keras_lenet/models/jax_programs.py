@@ -22,71 +22,69 @@ def train_function(model: Any) -> Callable[..., Any]:
     """Returns a `train_function` that runs all steps in one program."""
     import jax
 
-    twin = find_twin(model)
-
-    def function(state: Any, iterator: Iterator[Any]) -> Any:
-        nonlocal twin
+    def run(twin: Twin, state: Any, batches: list[Any]) -> Any:
+        train = twin.programs["train"]
         logs = None
-        with restoring_state_on_error(model, state):
-            batches = next_batches(model, iterator)
-            twin = _prepare(twin, model, state, batches[0])
-            if "train" not in twin.programs:
-                twin.programs["train"] = _train_program(twin)
-            train = twin.programs["train"]
-            for stack, rows, count in stack_batches(twin, model, batches):
-                # Wait for the last program: JAX would allocate the memory of
-                # the next one now, although it runs later.
-                jax.tree.map(lambda part: part.block_until_ready(), state)
-                logs, state = train(state, stack, rows, count)
+        for stack, rows, count in stack_batches(twin, model, batches):
+            # Wait for the last program: JAX would allocate the memory of the
+            # next one now, although it runs later.
+            jax.tree.map(lambda part: part.block_until_ready(), state)
+            logs, state = train(state, stack, rows, count)
         return logs, state
 
-    return function
+    return _function(model, "train", _train_program, run)
 
 
 def test_function(model: Any) -> Callable[..., Any]:
     """Returns a `test_function` that models of one configuration share."""
     import jax
 
-    twin = find_twin(model)
-
-    def function(state: Any, iterator: Iterator[Any]) -> Any:
-        nonlocal twin
+    def run(twin: Twin, state: Any, batches: list[Any]) -> Any:
         logs = None
-        with restoring_state_on_error(model, state):
-            batches = next_batches(model, iterator)
-            twin = _prepare(twin, model, state, batches[0])
-            if "test" not in twin.programs:
-                twin.programs["test"] = jax.jit(_test_step(twin))
-            for batch in batches:
-                padded, rows = pad(twin, model, batch)
-                logs, state = twin.programs["test"](state, padded, rows)
+        for batch in batches:
+            logs, state = twin.programs["test"](*pad(twin, model, batch), state)
         return logs, state
 
-    return function
+    return _function(model, "test", lambda twin: jax.jit(twin.test_step), run)
 
 
 def predict_function(model: Any) -> Callable[..., Any]:
     """Returns a `predict_function` that models of one configuration share."""
     import jax
 
+    def run(twin: Twin, state: Any, batches: list[Any]) -> Any:
+        outputs = []
+        for batch in batches:
+            computed, others = twin.programs["predict"](state, batch)
+            state = state[0], others
+            outputs.append(computed)
+        if len(outputs) == 1:
+            return outputs[0], state
+        return np.concatenate(outputs), state
+
+    return _function(
+        model, "predict", lambda twin: jax.jit(twin.model.predict_step), run
+    )
+
+
+def _function(
+    model: Any,
+    name: str,
+    make_program: Callable[[Twin], Any],
+    run: Callable[[Twin, Any, list[Any]], Any],
+) -> Callable[..., Any]:
+    """Returns a function that Keras calls for the batches of an execution."""
     twin = find_twin(model)
 
     def function(state: Any, iterator: Iterator[Any]) -> Any:
         nonlocal twin
         with restoring_state_on_error(model, state):
             batches = next_batches(model, iterator)
-            if twin.model is not model and not _fits(twin.model, state):
-                twin = Twin(model)
-            if "predict" not in twin.programs:
-                twin.programs["predict"] = jax.jit(twin.model.predict_step)
-            outputs = []
-            for batch in batches:
-                computed, others = twin.programs["predict"](state, batch)
-                state = state[0], others
-                outputs.append(computed)
-        if len(outputs) == 1:
-            return outputs[0], state
-        return np.concatenate(outputs), state
+            with twin.lock:
+                twin = _prepare(twin, model, state, batches[0])
+                if name not in twin.programs:
+                    twin.programs[name] = make_program(twin)
+            return run(twin, state, batches)
 
     return function
 
@@ -110,10 +108,10 @@ def compile_for_one_image(model: Any) -> Callable[[Array], Array]:
 
 
 def _prepare(twin: Twin, model: Any, state: Any, batch: Any) -> Twin:
-    """Returns a twin whose metrics are built and that fits the model."""
+    """Returns a twin that fits the model, with metrics if there are any."""
     if twin.model is model:
         return twin
-    if not twin.is_finished:
+    if len(state) > 2 and not twin.is_finished:
         build_symbolically(twin.model, batch)
         twin.finish()
     return twin if _fits(twin.model, state) else Twin(model)
@@ -145,13 +143,6 @@ def _train_program(twin: Twin) -> Any:
         return jax.lax.fori_loop(0, count, step, (logs, state))
 
     return jax.jit(train, donate_argnums=0)
-
-
-def _test_step(twin: Twin) -> Callable[..., Any]:
-    def test(state: Any, batch: Any, rows: Tensor) -> Any:
-        return twin.test_step(batch, rows, state)
-
-    return test
 
 
 @contextlib.contextmanager

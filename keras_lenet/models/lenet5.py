@@ -159,15 +159,19 @@ class LeNet5(BaseModel):
         self, inputs: Tensor, training: Any = None, mask: Any = None
     ) -> Tensor:
         images = self._get_images(inputs)
-        if images is not None and supports_fused_forward(self):
-            if is_being_compiled(images):
-                check_shape(self, images)
-                return forward(self, images, training=bool(training))
-            if keras.backend.backend() == "torch" and torch_forward.supports(
-                self, images
-            ):
-                check_shape(self, images)
-                return torch_forward.forward(self, images)
+        if images is None:
+            return super().call(inputs, training=training, mask=mask)
+        # Ask about the layers last, which takes longest.
+        if is_being_compiled(images) and supports_fused_forward(self):
+            check_shape(self, images)
+            return forward(self, images, training=bool(training))
+        if (
+            keras.backend.backend() == "torch"
+            and supports_fused_forward(self)
+            and torch_forward.supports(self, images)
+        ):
+            check_shape(self, images)
+            return torch_forward.forward(self, images)
         return super().call(inputs, training=training, mask=mask)
 
     def _get_images(self, inputs: Tensor) -> Tensor | None:

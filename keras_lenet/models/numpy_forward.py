@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_lenet.models.fused_forward import KERNEL_POSITIONS
+from keras_lenet.layers import padding
+from keras_lenet.models.fused_forward import place_kernel
 from keras_lenet.types import Array
 
 # The intermediate results of more images do not fit into the caches.
@@ -43,15 +44,16 @@ def make_predict(model: Any) -> Callable[[Array], Array]:
         if layer.weights
     }
     height, width, channels = model.input_shape[1:]
-    top, left = (32 - height) // 2, (32 - width) // 2
+    (top, _), (left, _) = padding(model.input_shape)[-3:-1]
     inside = slice(top, top + height), slice(left, left + width)
-    kernel, bias = weights["c1"]
-    if model.include_preprocessing:
-        kernel = kernel * np.float32(model.get_layer("rescaling").scale)
     convolutions = [
-        (_place_kernel(kernel), bias),
-        (_place_kernel(weights["c3"][0]), weights["c3"][1]),
+        (keras.ops.convert_to_numpy(place_kernel(kernel)), bias)
+        for kernel, bias in (weights["c1"], weights["c3"])
     ]
+    if model.include_preprocessing:
+        kernel, bias = convolutions[0]
+        scale = np.float32(model.get_layer("rescaling").scale)
+        convolutions[0] = kernel * scale, bias
     is_softmax = model.classifier_activation is keras.activations.softmax
 
     def predict_part(images: Array) -> Array:
@@ -79,14 +81,6 @@ def make_predict(model: Any) -> Callable[[Array], Array]:
         )
 
     return predict
-
-
-def _place_kernel(kernel: Array) -> Array:
-    """Returns a 5x5 kernel at its four positions in 6x6, as one matrix."""
-    channels, maps = kernel.shape[2:]
-    placed = KERNEL_POSITIONS @ kernel.reshape(25, -1)
-    placed = placed.reshape(36, 4, channels, maps).transpose(2, 0, 1, 3)
-    return np.ascontiguousarray(placed.reshape(channels * 36, 4 * maps))
 
 
 def _convolve_and_pool(x: Array, kernel: Array, bias: Array) -> Array:

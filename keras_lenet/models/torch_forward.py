@@ -9,6 +9,7 @@ uses it where it was measured to be faster, on a CPU.
 
 from typing import Any
 
+from keras_lenet.layers import padding
 from keras_lenet.types import Tensor
 
 _HOOKS = (
@@ -20,7 +21,7 @@ _HOOKS = (
 
 
 def supports(model: Any, images: Tensor) -> bool:
-    """Returns whether `forward` computes what the layers do."""
+    """Returns whether unchanged layers compute what `forward` does."""
     return (
         images.device.type == "cpu"
         and not any(
@@ -50,9 +51,8 @@ def forward(model: Any, images: Tensor) -> Tensor:
     )
     x = images.permute(0, 3, 1, 2).contiguous().to(torch.float32)
     if model.include_preprocessing:
-        height, width = (32 - size for size in x.shape[2:])
-        top, left = height // 2, width // 2
-        x = functional.pad(x, (left, width - left, top, height - top))
+        rows, columns = padding(images.shape)[-3:-1]
+        x = functional.pad(x, (*columns, *rows))
         x = x * model.get_layer("rescaling").scale
     for kernel, bias in (c1, c3):
         x = functional.conv2d(x, kernel.permute(3, 2, 0, 1))

@@ -19,7 +19,6 @@ _MAX_TWINS = 8
 # Keras picks the function for these names by the shape of the labels.
 _NAMES_BY_SHAPE = {"accuracy", "acc", "crossentropy", "ce"}
 
-
 # Losses that are means over the rows of a batch.
 _MEAN_LOSSES = {
     "SparseCategoricalCrossentropy",

@@ -7,14 +7,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from keras_lenet.pictures.boxes import Box
 from keras_lenet.pictures.character import check_picture
 from keras_lenet.pictures.fitting import fit_strokes
 from keras_lenet.pictures.paper import shrink
 from keras_lenet.pictures.segments import (
     Candidate,
     count_parts,
-    find_candidates,
-    measure_slant,
+    find_candidates_by_slant,
+    unturned_box,
 )
 from keras_lenet.types import Array
 
@@ -88,19 +89,25 @@ def read_digits(picture: npt.ArrayLike, model: Any) -> list[list[Digit]]:
     """
     pixels = check_picture(picture)
     small = _resized(pixels, _LARGEST)
-    _, rows = max(
-        (_read(small, slant, model) for slant in {0.0, measure_slant(small)}),
-        key=lambda scored: scored[0],
-    )
+    readings = [
+        (*_read(rows, model), slant)
+        for slant, rows in find_candidates_by_slant(small)
+    ]
+    _, paths, slant = max(readings, key=lambda reading: reading[0])
     scale = np.array(pixels.shape[:2]) / small.shape[:2]
-    return [[_digit(*pair, scale) for pair in row] for row in rows]
+    return [
+        [
+            _digit(unturned_box(candidate, slant, len(small)), outputs, scale)
+            for candidate, outputs in path
+        ]
+        for path in paths
+    ]
 
 
 def _read(
-    picture: Array, slant: float, model: Any
+    rows: list[list[Candidate]], model: Any
 ) -> tuple[float, list[list[tuple[Candidate, Array]]]]:
     """Returns rows of digits, and the logarithm of their probability."""
-    rows = find_candidates(picture, slant)
     # All candidates go through the network at once.
     images = [_image(candidate) for row in rows for candidate in row]
     if not images:
@@ -183,11 +190,11 @@ def _score(candidate: Candidate, probabilities: Array, tallest: int) -> float:
     return score
 
 
-def _digit(candidate: Candidate, probabilities: Array, scale: Array) -> Digit:
-    rows, columns = candidate.box
+def _digit(box: Box, probabilities: Array, scale: Array) -> Digit:
+    rows, columns = box
     corners = [[rows.start, columns.start], [rows.stop, columns.stop]]
-    box = np.rint(np.array(corners) * scale).astype("int64")
-    top, left, bottom, right = box.ravel().tolist()
+    scaled = np.rint(np.array(corners) * scale).astype("int64")
+    top, left, bottom, right = scaled.ravel().tolist()
     return Digit(
         int(probabilities.argmax()),
         float(probabilities.max()),

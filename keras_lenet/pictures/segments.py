@@ -68,49 +68,55 @@ class _Piece(NamedTuple):
     whole_width: int = 0
 
 
-def find_candidates(
-    picture: Array, slant: float = 0.0
-) -> list[list[Candidate]]:
+def find_candidates(picture: Array) -> list[list[Candidate]]:
     """Finds what may be a digit.
 
     Each row is cut wherever two digits could touch.
 
     Args:
         picture: Array of shape `(height, width, channels)`.
-        slant: Float. The tangent of the angle by which to turn digits upright.
 
     Returns:
         List of rows from top to bottom, lists of `Candidate` in the order of
         `start` and `stop`. Some path through a row's candidates, each of which
         starts where the one before stops, goes from piece 0 to the last one.
     """
-    if slant:
-        picture = _sheared(picture, slant)
-    ink, pieces = _find_pieces(picture)
-    rows = [_cut_row(row) for row in _in_rows(pieces)]
-    return [
-        [
-            candidate._replace(box=_unsheared(candidate, slant, len(ink)))
-            for candidate in _candidates(row, ink)
-        ]
-        for row in rows
-    ]
+    return _in_candidates(*_find_pieces(picture))
 
 
-def measure_slant(picture: Array) -> float:
-    """Returns by how much digits lean more to the right than usual.
+def find_candidates_by_slant(
+    picture: Array,
+) -> Iterator[tuple[float, list[list[Candidate]]]]:
+    """Finds what may be a digit, and again upright if the digits lean.
 
-    This is the slope of a regression of columns on rows, the tangent of an
-    angle, or 0 if it is small. "Usual" is MNIST's mean.
+    Yields:
+        The tangent of the angle by which the digits were turned, and the rows,
+        as `find_candidates` returns them. Boxes are in the turned picture:
+        see `unturned_box`.
     """
-    shared, squares = 0.0, 0.0
-    for piece in _find_pieces(picture)[1]:
-        rows, columns = np.nonzero(piece.mask)
-        rows = rows - rows.mean()
-        shared -= float(rows @ columns)
-        squares += float(rows @ rows)
-    slant = shared / squares - _USUAL_SLANT if squares else 0.0
-    return slant if abs(slant) > _NO_SLANT else 0.0
+    ink, pieces = _find_pieces(picture)
+    yield 0.0, _in_candidates(ink, pieces)
+    if slant := _slant(pieces):
+        yield slant, find_candidates(_turned(picture, slant))
+
+
+def unturned_box(candidate: Candidate, slant: float, height: int) -> Box:
+    """Returns a candidate's box in the picture before it was turned.
+
+    Args:
+        candidate: A `Candidate` of the turned picture.
+        slant: Float. The tangent of the angle.
+        height: Integer. The picture's height.
+    """
+    if not slant:
+        return candidate.box
+    rows, columns = np.nonzero(candidate.ink)
+    rows = rows + candidate.box[0].start
+    columns = columns + candidate.box[1].start
+    columns = columns - slant * (rows - height / 2)
+    columns = columns - _margin(slant, height)
+    left, right = math.floor(columns.min()), math.ceil(columns.max()) + 1
+    return candidate.box[0], slice(max(0, left), right)
 
 
 def count_parts(picture: Array) -> int:
@@ -135,10 +141,31 @@ def _find_pieces(picture: Array) -> tuple[Array, list[_Piece]]:
     return best[1:]
 
 
-def _sheared(picture: Array, slant: float) -> Array:
+def _in_candidates(ink: Array, pieces: list[_Piece]) -> list[list[Candidate]]:
+    rows = [_cut_row(row) for row in _in_rows(pieces)]
+    return [list(_candidates(row, ink)) for row in rows]
+
+
+def _slant(pieces: list[_Piece]) -> float:
+    """Returns by how much digits lean more to the right than usual.
+
+    This is the slope of a regression of columns on rows, the tangent of an
+    angle, or 0 if it is small. "Usual" is MNIST's mean.
+    """
+    shared, squares = 0.0, 0.0
+    for piece in pieces:
+        rows, columns = np.nonzero(piece.mask)
+        rows = rows - rows.mean()
+        shared -= float(rows @ columns)
+        squares += float(rows @ rows)
+    slant = shared / squares - _USUAL_SLANT if squares else 0.0
+    return slant if abs(slant) > _NO_SLANT else 0.0
+
+
+def _turned(picture: Array, slant: float) -> Array:
     """Returns a picture whose rows are shifted so that digits are upright."""
     height, width = picture.shape[:2]
-    margin = math.ceil(abs(slant) * height / 2)
+    margin = _margin(slant, height)
     wide = np.pad(picture, ((0, 0), (margin, margin), (0, 0)), mode="edge")
     lean = (1, -slant, slant * height / 2, 0, 1, 0)
     channels = [
@@ -153,17 +180,9 @@ def _sheared(picture: Array, slant: float) -> Array:
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)
 
 
-def _unsheared(candidate: Candidate, slant: float, height: int) -> Box:
-    """Returns the box of a candidate in the picture that was sheared."""
-    if not slant:
-        return candidate.box
-    rows, columns = np.nonzero(candidate.ink)
-    rows = rows + candidate.box[0].start
-    columns = columns + candidate.box[1].start
-    columns = columns - slant * (rows - height / 2)
-    columns = columns - math.ceil(abs(slant) * height / 2)
-    left, right = math.floor(columns.min()), math.ceil(columns.max()) + 1
-    return candidate.box[0], slice(max(0, left), right)
+def _margin(slant: float, height: int) -> int:
+    """Returns the columns that `_turned` adds on either side."""
+    return math.ceil(abs(slant) * height / 2)
 
 
 def _components(inked: Array) -> list[_Piece]:

@@ -36,6 +36,25 @@ def test_rows_of_digits_are_read(gap, least, preset, digits):
     assert right / 20 >= least
 
 
+def test_a_row_that_leans_is_read_and_boxed_where_it_is(preset, digits):
+    _, (images, labels) = digits
+    right = 0
+    for start in range(0, 50, 5):
+        part = slice(start, start + 5)
+        layers = place_digits(images[part], 5, slant=0.4)
+        picture = as_picture(layers, 0, np.random.default_rng(98))
+        rows = read_digits(picture, preset)
+        if texts(rows) != ["".join(map(str, labels[part]))]:
+            continue
+        right += 1
+        for digit, layer in zip(rows[0], layers, strict=True):
+            top, left, bottom, right_side = digit.box
+            inside = layer[top:bottom, left:right_side]
+            assert inside.sum() > 0.9 * layer.sum()
+            assert right_side - left < 1.5 * np.ptp(np.nonzero(layer)[1])
+    assert right >= 6
+
+
 def test_rows_are_read_from_top_to_bottom(preset, digits):
     (images, labels), _ = digits
     first, second = in_a_row(images[:4], 10), in_a_row(images[4:8], 10)
