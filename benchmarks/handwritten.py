@@ -114,13 +114,21 @@ def cut_from_a_row(images: Any, labels: Any, seed: Any) -> list[Any]:
         )
         nearest, agreement = agreements.argmax(axis=1), agreements.max(axis=1)
         digits = np.minimum((parts > 0.55).sum(axis=1), 2)
-        groups = [(agreement < 0.6) & (digits == n) for n in (0, 1, 2)] + [
-            (agreement >= 0.78) & (nearest == n) for n in range(count)
+        is_none = (agreement < 0.6) | (digits == 2)
+        groups = [
+            # Less than a digit, parts of two, two, and a digit with a thin one.
+            (is_none & (agreement < 0.6) & (digits == 0), 4),
+            (is_none & (agreement < 0.6) & (digits == 1), 3),
+            (is_none & (agreement < 0.6) & (digits == 2), 2),
+            (is_none & (agreement >= 0.6), 3),
         ]
-        for group, most in zip(groups, [4, 3, 2] + count * [2], strict=True):
+        is_digit = ~is_none & (agreement >= 0.78)
+        groups += [(is_digit & (nearest == n), 2) for n in range(count)]
+        for group, most in groups:
             for index in generator.permutation(np.flatnonzero(group))[:most]:
-                is_none = agreement[index] < 0.6
-                label = NO_DIGIT if is_none else labels[chosen[nearest[index]]]
+                label = labels[chosen[nearest[index]]]
+                if is_none[index]:
+                    label = NO_DIGIT
                 ink = candidates[index].ink
                 found.append((fit_strokes(ink / ink.max(), (28, 28)), label))
     return found
@@ -182,7 +190,7 @@ def make_data(mnist: Arrays, optdigits: Arrays, seed: int) -> Arrays:
         (in_another_width, 15_000),
     ):
         parts.append(changed_examples(function, mnist, count))
-    parts.append(rows_of_digits(mnist, 8_000, 30_000))
+    parts.append(rows_of_digits(mnist, 12_000, 55_000))
     for kind, count in (
         (drawn_digit, 26_000),
         (printed_digit, 3_000),
@@ -268,9 +276,9 @@ def main() -> None:
     )
     parser.add_argument("--optdigits", type=Path, required=True, metavar="NPZ")
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--teachers", type=int, default=4)
+    parser.add_argument("--teachers", type=int, default=3)
     parser.add_argument(
-        "--teacher-epochs", type=int, default=20, metavar="EPOCHS"
+        "--teacher-epochs", type=int, default=15, metavar="EPOCHS"
     )
     parser.add_argument("--seed", type=int, default=98)
     parser.add_argument("--preset", type=Path, required=True, metavar="DIR")

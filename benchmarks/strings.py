@@ -3,7 +3,8 @@
     python benchmarks/strings.py --data DIR --gaps 2 -2
 
 The gap is the number of pixels, of 28, between the ink of two neighbours. A
-negative gap is an overlap.
+negative gap is an overlap. `--displacement` reads the rows in another way, with
+`OriginalLeNet5` as a space displacement network.
 """
 
 import argparse
@@ -58,6 +59,39 @@ def as_picture(row: Any, noise: float, generator: Any) -> Any:
     return grey.clip(0, 255).astype("uint8")
 
 
+# A position of the displacement network counts as a digit if the squared
+# distance to a code is less than `_DISTANCE`, and if the last digit is at least
+# `_STEPS` positions of 4 pixels away. Tuned on rows of training images.
+_DISTANCE, _STEPS = 25.0, 4
+
+
+def read_by_displacement(row: Any, network: Any) -> list[int]:
+    """Reads a row with a network that is applied every 4 pixels.
+
+    See https://doi.org/10.1109/5.726791, section VII. The paper trained its
+    network on digits with neighbours; this one saw single digits only.
+
+    Args:
+        row: uint8 array of shape `(n, 44, width)`, the ink of each digit.
+        network: An `OriginalLeNet5` for images of 32 rows.
+
+    Returns:
+        List of the classes with the smallest sum of distances (Viterbi).
+    """
+    ink = row.max(axis=0)[6:38]
+    width = network.input_shape[2]
+    image = np.zeros((1, 32, width, 1), "uint8")
+    image[0, :, : ink.shape[1], 0] = ink[:, :width]
+    distances = -network.predict(image, verbose=0)[0, 0]
+    best: list[tuple[float, list[int]]] = [(0.0, [])]
+    for position, found in enumerate(distances):
+        cost, classes = best[max(0, position + 1 - _STEPS)]
+        cost += found.min() - _DISTANCE
+        digit = cost, [*classes, int(found.argmin())]
+        best.append(min(best[-1], digit, key=lambda path: path[0]))
+    return best[-1][1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist")
@@ -67,21 +101,35 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=5, help="digits in a row")
     parser.add_argument("--slant", type=float, default=0.0)
     parser.add_argument("--noise", type=float, default=0.0, help="grey levels")
+    parser.add_argument(
+        "--displacement",
+        action="store_true",
+        help="with the preset original as a space displacement network",
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from keras_lenet import datasets, pictures, saving
+    from keras_lenet import OriginalLeNet5, datasets, pictures, saving
 
     _, (images, labels) = datasets.load_data(arguments.data)
-    model = saving.load(arguments.model)
+    if arguments.displacement:
+        width = 4 * 8 * arguments.length
+        model: Any = OriginalLeNet5.from_preset(
+            "original", input_shape=(32, width, 1)
+        )
+    else:
+        model = saving.load(arguments.model)
     for gap in arguments.gaps:
         generator = np.random.default_rng([98, gap + 100])
         right = 0
         for _ in range(arguments.rows):
             chosen = generator.integers(0, len(images), arguments.length)
             row = place_digits(images[chosen], gap, arguments.slant)
-            picture = as_picture(row, arguments.noise, generator)
-            found = pictures.read_digits(picture, model)
-            text = [digit.label for line in found for digit in line]
+            if arguments.displacement:
+                text = read_by_displacement(row, model)
+            else:
+                picture = as_picture(row, arguments.noise, generator)
+                found = pictures.read_digits(picture, model)
+                text = [digit.label for line in found for digit in line]
             right += text == labels[chosen].tolist()
         print(
             f"gap {gap:2}: {right / arguments.rows:.2%} of {arguments.rows}",

@@ -92,3 +92,28 @@ def has_one_replica(model: Any) -> bool:
     Keras keeps the strategy in whose scope the model was made.
     """
     return bool(model.distribute_strategy.num_replicas_in_sync == 1)
+
+
+def updates_all_alike(optimizer: Any, variables: list[Any]) -> bool:
+    """Returns whether an optimizer is built for variables and decays all."""
+    known = getattr(optimizer, "_trainable_variables", [])
+    ids = {id(variable) for variable in known}
+    return (
+        optimizer.built
+        and all(id(variable) in ids for variable in variables)
+        and (
+            optimizer.weight_decay is None
+            or all(map(optimizer._use_weight_decay, variables))
+        )
+    )
+
+
+def adam_moments(
+    optimizer: Any, variables: list[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Returns the tensors of Adam's first and second moments of variables."""
+    indices = list(map(optimizer._get_variable_index, variables))
+    return (
+        [optimizer._momentums[index].value for index in indices],
+        [optimizer._velocities[index].value for index in indices],
+    )

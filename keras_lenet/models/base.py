@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lenet.callbacks.order import check_order
 from keras_lenet.keras_internals import has_one_replica, is_validation_of_fit
-from keras_lenet.models import array_data, jax_programs, multi_step
+from keras_lenet.models import array_data, jax_programs, multi_step, torch_step
 from keras_lenet.models.adapt import adapt
 from keras_lenet.models.layer_record import LayerRecord
 from keras_lenet.models.presets import load_preset, write_preset
@@ -117,6 +117,9 @@ class BaseModel(keras.Model):
         if self.train_function is None or force:
             if self.trains_compiled():
                 self.train_function: Any = multi_step.train_function(self)
+            elif self._steps_like_keras() and torch_step.supports(self):
+                function = torch_step.train_function(self)
+                self.train_function = multi_step.with_checks(self, function)
             else:
                 self._add_checks("train", super().make_train_function, force)
         return self.train_function
@@ -138,6 +141,11 @@ class BaseModel(keras.Model):
                     "predict", super().make_predict_function, force
                 )
         return self.predict_function
+
+    def _steps_like_keras(self) -> bool:
+        """Returns whether the training step is Keras'."""
+        names = ("train_step", "compute_loss", "compute_metrics")
+        return not any(map(self._is_overridden, names))
 
     def _shares_programs(self, *names: str) -> bool:
         """Returns whether other models can use the programs of this one."""

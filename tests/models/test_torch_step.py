@@ -1,0 +1,148 @@
+"""The training step on PyTorch, which uses PyTorch's fused Adam."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lenet import LeNet5
+from keras_lenet.models import torch_step
+from keras_lenet.recipes import OneCycle
+from tests.helpers import BACKEND
+
+pytestmark = pytest.mark.skipif(
+    BACKEND != "torch", reason="the step of the PyTorch backend"
+)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.01),
+        lambda: keras.optimizers.Adam(OneCycle(0.02, 20), beta_2=0.9),
+        lambda: keras.optimizers.Adam(0.01, epsilon=0.01, weight_decay=0.1),
+        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.3, beta_1=0.7),
+    ],
+)
+def test_the_update_is_that_of_keras(make, generator):
+    import torch
+
+    values = generator.normal(size=(2, 5, 7)).astype("float32")
+    ours, theirs = ([keras.Variable(v) for v in values] for _ in range(2))
+    fused, plain = make(), make()
+    fused.build(ours)
+    plain.build(theirs)
+    for _ in range(10):
+        size = 10.0 ** generator.integers(-6, 2)
+        gradients = generator.normal(0, size, (2, 5, 7)).astype("float32")
+        torch_step._apply(fused, list(torch.tensor(gradients)), ours)
+        plain.apply(list(torch.tensor(gradients)), theirs)
+    for one, other in zip(
+        [*ours, *fused.variables], [*theirs, *plain.variables], strict=True
+    ):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(one),
+            keras.ops.convert_to_numpy(other),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+def fit(model, optimizer, generator):
+    images = generator.integers(0, 256, (24, 28, 28, 1)).astype("uint8")
+    labels = generator.integers(0, 10, 24)
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    history = model.fit(
+        images, labels, batch_size=8, epochs=2, shuffle=False, verbose=0
+    )
+    return history.history
+
+
+def weights_of_both(prepare, make_optimizer, seed, monkeypatch):
+    """Returns the weights after our training step and after Keras'."""
+    weights = []
+    initial = None
+    for supports in (torch_step.supports, lambda model: False):
+        monkeypatch.setattr(torch_step, "supports", supports)
+        model = LeNet5()
+        if initial is None:
+            initial = model.get_weights()
+        model.set_weights(initial)
+        prepare(model)
+        history = fit(model, make_optimizer(), np.random.default_rng(seed))
+        weights.append((model.get_weights(), history))
+    return weights
+
+
+def test_fit_trains_as_keras_does(generator, monkeypatch):
+    (ours, history), (theirs, plain) = weights_of_both(
+        lambda model: None,
+        lambda: keras.optimizers.Adam(1e-4, epsilon=1e-3),
+        generator.integers(2**31),
+        monkeypatch,
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert history.keys() == plain.keys() >= {"loss", "accuracy"}
+    for name, values in history.items():
+        assert values == pytest.approx(plain[name], rel=1e-5)
+
+
+def constrain(model):
+    model.get_layer("f6").kernel.constraint = keras.constraints.UnitNorm()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "settings"),
+    [
+        (None, {"clipnorm": 0.1}),
+        (None, {"clipvalue": 1e-3}),
+        (None, {"global_clipnorm": 0.1}),
+        (None, {"amsgrad": True}),
+        (None, {"use_ema": True, "ema_overwrite_frequency": 2}),
+        (None, {"gradient_accumulation_steps": 2}),
+        (None, {"loss_scale_factor": 8.0}),
+        (constrain, {}),
+    ],
+)
+def test_what_else_an_optimizer_does_is_left_to_keras(
+    prepare, settings, generator, monkeypatch
+):
+    (ours, history), (theirs, plain) = weights_of_both(
+        prepare or (lambda model: None),
+        lambda: keras.optimizers.Adam(0.01, **settings),
+        generator.integers(2**31),
+        monkeypatch,
+    )
+    # Bit for bit: the fused operation rounds in another way.
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert history == plain
+
+
+def test_weights_without_decay_are_left_to_keras(generator, monkeypatch):
+    def without_biases():
+        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        return optimizer
+
+    (ours, _), (theirs, _) = weights_of_both(
+        lambda model: None,
+        without_biases,
+        generator.integers(2**31),
+        monkeypatch,
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_frozen_layer_keeps_its_weights(generator):
+    model = LeNet5()
+    fit(model, "adam", generator)
+    model.get_layer("c1").trainable = False
+    frozen, *_, trained = model.get_weights()
+    fit(model, model.optimizer, generator)
+    after, *_, last = model.get_weights()
+    np.testing.assert_array_equal(after, frozen)
+    assert not np.array_equal(last, trained)
