@@ -55,6 +55,8 @@ class BaseModel(keras.Model):
     _check_batch: Callable[[Any], None] | None = None
     # The argument of `compile`: TensorFlow's trainer turns "auto" into `False`.
     _jit_compile_argument: Any = "auto"
+    # Whether `multi_step` could train when the train function was made.
+    _could_train: bool | None = None
     # Set when XLA cannot run the loss or metrics of `compile`.
     _uses_keras_loop = False
 
@@ -114,6 +116,10 @@ class BaseModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force: bool = False) -> Any:
+        # On a GPU, it depends on the batch size.
+        can_train = multi_step.can_train(self)
+        force = force or can_train != self._could_train
+        self._could_train = can_train
         if self.train_function is None or force:
             if self.trains_compiled():
                 self.train_function: Any = multi_step.train_function(self)

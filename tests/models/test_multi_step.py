@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import HeldOutEvaluation, LeNet5
-from keras_lenet.models import batch_stacks, twins
+from keras_lenet.models import batch_stacks, multi_step, twins
 from keras_lenet.models.fused_forward import forward, on_cpu
 from keras_lenet.models.steps_per_execution import choose_steps
 from tests.helpers import BACKEND, needs_tensorflow
@@ -439,6 +439,24 @@ def test_models_train_compiled_on_a_cpu():
     model = LeNet5(dtype="mixed_bfloat16")
     model.compile("sgd", "sparse_categorical_crossentropy")
     assert not model.trains_compiled()
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="about GPUs with JAX")
+def test_large_batches_use_keras_loop_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(multi_step, "on_cpu", lambda: False)
+    model, images, labels = compiled(260, keras.optimizers.SGD(0.01))
+    plain = layer_by_layer(model)
+    plain.compile(
+        keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy"
+    )
+    modules = []
+    for size in (64, 260, 64):
+        for each in (model, plain):
+            each.fit(images, labels, size, shuffle=False, verbose=0)
+        modules.append(model.train_function.__module__)
+        assert_close(model.get_weights(), plain.get_weights())
+    programs = "keras_lenet.models.jax_programs"
+    assert [module == programs for module in modules] == [True, False, True]
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about XLA on TensorFlow")
