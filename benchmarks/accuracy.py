@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from reports import replace_lines
+
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "docs/pages/images/accuracy.png"
 BATCH_SIZE = 250
@@ -255,13 +257,7 @@ def write(records: list[dict[str, Any]]) -> None:
         + ", ".join(f"{r['seed']}: {r['test_accuracy']:.2%}" for r in records)
         + ".",
     ]
-    readme = HERE / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, mark, rest = text.partition("<!-- accuracy.py -->\n")
-    _, end, after = rest.partition("<!-- end of accuracy.py -->\n")
-    whole = before + mark + "\n".join(table) + "\n" + end + after
-    with atomic_write(readme) as temporary:
-        temporary.write_text(whole, encoding="utf-8")
+    replace_lines("accuracy.py", table)
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

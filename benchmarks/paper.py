@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from reports import replace_lines
+
 HERE = Path(__file__).parent
 FIGURES = HERE.parent / "docs/pages/images"
 # Test errors in the paper: by pass (read off figure 5) and by the number of
@@ -307,13 +309,7 @@ def write(arguments: argparse.Namespace) -> None:
         f"{statistics.mean(common):.0f} are among ours, on average, of "
         f"{statistics.mean(len(r['missed']) for r in plain):.0f}.",
     ]
-    readme = HERE / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, mark, rest = text.partition("<!-- paper.py -->\n")
-    _, end, after = rest.partition("<!-- end of paper.py -->\n")
-    whole = before + mark + "\n".join(table) + "\n" + end + after
-    with atomic_write(readme) as temporary:
-        temporary.write_text(whole, encoding="utf-8")
+    replace_lines("paper.py", table)
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -1,17 +1,27 @@
 """Measures how often rows of MNIST's test digits are read right as a whole.
 
-    python benchmarks/strings.py --data DIR --gaps 2 -2
+    python benchmarks/strings.py --data DIR --gaps 2 -2 --write
 
 The gap is the number of pixels, of 28, between the ink of two neighbours. A
 negative gap is an overlap. `--displacement` reads the rows in another way, with
-`OriginalLeNet5` as a space displacement network.
+`OriginalLeNet5` as a space displacement network. Each gap is a line of the log,
+`strings.jsonl` beside this script. Of two lines for the same rows, the later
+one counts.
 """
 
 import argparse
+import itertools
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reports import replace_lines
+
+HERE = Path(__file__).parent
+LOG = HERE / "strings.jsonl"
+FIGURE = HERE.parent / "docs/pages/images/strings.png"
 
 
 def place_digits(images: Any, gaps: Any, slant: float = 0.0) -> Any:
@@ -96,8 +106,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--model", default="handwritten")
-    parser.add_argument("--gaps", type=int, nargs="+", default=range(-4, 5))
-    parser.add_argument("--rows", type=int, default=1000, help="per gap")
+    parser.add_argument("--gaps", type=int, nargs="*", default=range(-4, 5))
+    parser.add_argument("--rows", type=int, default=300, help="per gap")
     parser.add_argument("--length", type=int, default=5, help="digits in a row")
     parser.add_argument("--slant", type=float, default=0.0)
     parser.add_argument("--noise", type=float, default=0.0, help="grey levels")
@@ -106,35 +116,117 @@ def main() -> None:
         action="store_true",
         help="with the preset original as a space displacement network",
     )
+    parser.add_argument(
+        "--log", type=Path, default=LOG, help="(default: strings.jsonl, here)"
+    )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="put the log's table and curves into README.md, here",
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for gap in arguments.gaps:
+        record = measure(arguments, gap)
+        print(f"gap {gap:2}: {record['right'] / record['rows']:.2%}")
+        with arguments.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    if arguments.write:
+        write(arguments.log)
+
+
+def measure(arguments: argparse.Namespace, gap: int) -> dict[str, Any]:
+    """Returns a record of the rows that are read right."""
     from keras_lenet import OriginalLeNet5, datasets, pictures, saving
 
     _, (images, labels) = datasets.load_data(arguments.data)
     if arguments.displacement:
+        name = "space displacement network, original"
         width = 4 * 8 * arguments.length
         model: Any = OriginalLeNet5.from_preset(
             "original", input_shape=(32, width, 1)
         )
     else:
+        name = f"read_digits, {Path(arguments.model).name}"
         model = saving.load(arguments.model)
-    for gap in arguments.gaps:
-        generator = np.random.default_rng([98, gap + 100])
-        right = 0
-        for _ in range(arguments.rows):
-            chosen = generator.integers(0, len(images), arguments.length)
-            row = place_digits(images[chosen], gap, arguments.slant)
-            if arguments.displacement:
-                text = read_by_displacement(row, model)
-            else:
-                picture = as_picture(row, arguments.noise, generator)
-                found = pictures.read_digits(picture, model)
-                text = [digit.label for line in found for digit in line]
-            right += text == labels[chosen].tolist()
-        print(
-            f"gap {gap:2}: {right / arguments.rows:.2%} of {arguments.rows}",
-            flush=True,
+    generator = np.random.default_rng([98, gap + 100])
+    right = 0
+    for _ in range(arguments.rows):
+        chosen = generator.integers(0, len(images), arguments.length)
+        row = place_digits(images[chosen], gap, arguments.slant)
+        if arguments.displacement:
+            text = read_by_displacement(row, model)
+        else:
+            picture = as_picture(row, arguments.noise, generator)
+            found = pictures.read_digits(picture, model)
+            text = [digit.label for line in found for digit in line]
+        right += text == labels[chosen].tolist()
+    return {
+        "method": name,
+        "slant": arguments.slant,
+        "noise": arguments.noise,
+        "gap": gap,
+        "rows": arguments.rows,
+        "right": right,
+    }
+
+
+def write(log: Path) -> None:
+    """Draws the curves and puts the table between the marks in README.md."""
+    from matplotlib.figure import Figure
+
+    from keras_lenet.files.atomic import atomic_write
+
+    lines = log.read_text(encoding="utf-8").splitlines()
+    curves: dict[str, dict[int, Any]] = {}
+    for record in map(json.loads, lines):
+        name = record["method"]
+        if record["slant"]:
+            name += (
+                f", slanted by {np.degrees(np.arctan(record['slant'])):.0f}°"
+            )
+        if record["noise"]:
+            name += f", noise of {record['noise']:.0f} grey levels"
+        curves.setdefault(name, {})[record["gap"]] = record
+    gaps = sorted({gap for curve in curves.values() for gap in curve})
+    table = [
+        f"| gap | n | {' | '.join(map(str, gaps))} |",
+        "| --- | --- |" + " --- |" * len(gaps),
+    ]
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    markers = itertools.cycle("os^vDx")
+    for name, curve in curves.items():
+        shares = {
+            gap: record["right"] / record["rows"]
+            for gap, record in sorted(curve.items())
+        }
+        rows = next(iter(curve.values()))["rows"]
+        table.append(
+            f"| {name} | {rows} | "
+            + " | ".join(
+                f"{shares[gap]:.1%}" if gap in shares else "" for gap in gaps
+            )
+            + " |"
         )
+        axes.errorbar(
+            list(shares),
+            [100 * share for share in shares.values()],
+            [100 * (p * (1 - p) / rows) ** 0.5 for p in shares.values()],
+            marker=next(markers),
+            markersize=4,
+            linewidth=1,
+            capsize=2,
+            label=name,
+        )
+    axes.set_xlabel("Gap between neighbours / pixels of 28")
+    axes.set_ylabel("Rows of 5 read right / %")
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with atomic_write(FIGURE) as temporary:
+        figure.savefig(temporary, dpi=130)
+    replace_lines("strings.py", table)
 
 
 if __name__ == "__main__":

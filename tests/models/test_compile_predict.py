@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from keras_lenet import LeNet5
-
-
-def random_images(generator, model, count):
-    images = generator.integers(0, 256, (count, *model.input_shape[1:]))
-    if model.include_preprocessing:
-        return images.astype("uint8")
-    return (images / 255).astype("float32")
+from tests.models.helpers import random_images
 
 
 @pytest.mark.parametrize(
@@ -39,7 +33,7 @@ def test_it_returns_what_the_model_predicts(arguments, generator):
     model.set_weights(
         [w + generator.normal(0, 0.1, w.shape) for w in model.get_weights()]
     )
-    images = random_images(generator, model, 70)
+    images = random_images(generator, 70, model)
     predict = model.compile_predict()
     expected = model.predict(images, verbose=0)
     tolerance = 0.05 if "dtype" in arguments else 1e-4
@@ -56,7 +50,7 @@ def test_it_returns_what_the_model_predicts(arguments, generator):
 def test_a_changed_layer_is_used(generator):
     model = LeNet5()
     model.get_layer("f6").activation = lambda x: x
-    images = random_images(generator, model, 3)
+    images = random_images(generator, 3, model)
     np.testing.assert_allclose(
         model.compile_predict()(images),
         model.predict(images, verbose=0),
@@ -66,7 +60,7 @@ def test_a_changed_layer_is_used(generator):
 
 def test_grey_images_need_no_channels(generator):
     model = LeNet5()
-    images = random_images(generator, model, 3)
+    images = random_images(generator, 3, model)
     predict = model.compile_predict()
     np.testing.assert_array_equal(predict(images[..., 0]), predict(images))
     np.testing.assert_array_equal(
@@ -76,7 +70,7 @@ def test_grey_images_need_no_channels(generator):
 
 def test_it_has_a_copy_of_the_weights(generator):
     model = LeNet5()
-    images = random_images(generator, model, 2)
+    images = random_images(generator, 2, model)
     predict = model.compile_predict()
     before = predict(images)
     model.set_weights([2 * w for w in model.get_weights()])

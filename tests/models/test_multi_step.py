@@ -9,6 +9,7 @@ from keras_lenet.models import batch_stacks, multi_step, twins
 from keras_lenet.models.fused_forward import forward, on_cpu
 from keras_lenet.models.steps_per_execution import choose_steps
 from tests.helpers import BACKEND, needs_tensorflow
+from tests.models.helpers import assert_close, plain_copy, random_data
 
 
 class SeesBatches(keras.callbacks.Callback):
@@ -20,27 +21,10 @@ class SeesBatches(keras.callbacks.Callback):
         self.batches.append(batch)
 
 
-def layer_by_layer(model):
-    """Returns a model of Keras' own class with the same layers and weights."""
-    other = keras.models.clone_model(model)
-    assert type(other) is not LeNet5
-    other.set_weights(model.get_weights())
-    return other
-
-
-def data(generator, model, count):
-    shape = (count, *model.input_shape[1:])
-    if model.include_preprocessing:
-        images = generator.integers(0, 256, shape).astype("uint8")
-    else:
-        images = generator.random(shape, "float32")
-    return images, generator.integers(0, model.num_classes, count)
-
-
 def compiled(count, optimizer="sgd", **options):
     """Returns a compiled model with images and labels for it."""
     model = LeNet5()
-    images, labels = data(np.random.default_rng(98), model, count)
+    images, labels = random_data(np.random.default_rng(98), count, model)
     model.compile(optimizer, "sparse_categorical_crossentropy", **options)
     return model, images, labels
 
@@ -54,11 +38,6 @@ def weights_after_a_step(model, images, labels):
     compile_for_gradients(model)
     model.fit(images, labels, batch_size=len(images), verbose=0)
     return model.get_weights()
-
-
-def assert_close(arrays, others, tolerance=1e-5):
-    for array, other in zip(arrays, others, strict=True):
-        np.testing.assert_allclose(array, other, rtol=0, atol=tolerance)
 
 
 CONFIGURATIONS = [
@@ -76,8 +55,8 @@ def test_fused_forward_computes_what_keras_layers_compute(
     arguments, count, training
 ):
     model = LeNet5(**arguments)
-    images, _ = data(np.random.default_rng(98), model, count)
-    expected = layer_by_layer(model)(images)
+    images, _ = random_data(np.random.default_rng(98), count, model)
+    expected = plain_copy(model)(images)
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(forward(model, images, training)),
         keras.ops.convert_to_numpy(expected),
@@ -90,12 +69,12 @@ def test_fused_forward_computes_what_keras_layers_compute(
 def test_gradients_are_those_of_keras_layers(arguments, generator):
     model = LeNet5(**arguments)
     start = model.get_weights()
-    models = (model, layer_by_layer(model))
+    models = (model, plain_copy(model))
     for each in models:
         compile_for_gradients(each)
     alike = []
     for _ in range(4):
-        images, labels = data(generator, model, 9)
+        images, labels = random_data(generator, 9, model)
         found = []
         for each in models:
             each.set_weights(start)
@@ -123,8 +102,8 @@ def test_equal_maxima_do_not_share_the_gradient():
             for w in model.get_weights()
         ]
     )
-    other = layer_by_layer(model)
-    images, labels = data(generator, model, 9)
+    other = plain_copy(model)
+    images, labels = random_data(generator, 9, model)
     images = np.rint(images)
     assert_close(
         weights_after_a_step(model, images, labels),
@@ -135,7 +114,7 @@ def test_equal_maxima_do_not_share_the_gradient():
 
 def test_fused_forward_propagates_nan():
     model = LeNet5(include_preprocessing=False)
-    images, _ = data(np.random.default_rng(98), model, 2)
+    images, _ = random_data(np.random.default_rng(98), 2, model)
     images[1, 16, 17] = np.nan
     outputs = keras.ops.convert_to_numpy(forward(model, images))
     assert np.isfinite(outputs[0]).all()
@@ -144,7 +123,7 @@ def test_fused_forward_propagates_nan():
 
 def test_weights_do_not_depend_on_the_steps_per_execution():
     model = LeNet5()
-    images, labels = data(np.random.default_rng(98), model, 70)
+    images, labels = random_data(np.random.default_rng(98), 70, model)
     first = model.get_weights()
     results = []
     for callbacks in (
@@ -224,9 +203,9 @@ def test_callbacks_with_batch_hooks_see_every_batch():
 
 def test_sample_weights_are_applied():
     model = LeNet5()
-    other = layer_by_layer(model)
+    other = plain_copy(model)
     generator = np.random.default_rng(98)
-    images, labels = data(generator, model, 16)
+    images, labels = random_data(generator, 16, model)
     weights = generator.random(16)
     results = []
     for each in (model, other):
@@ -320,7 +299,7 @@ def test_a_custom_train_step_is_used():
 
     steps = []
     model = Mine()
-    images, labels = data(np.random.default_rng(98), model, 8)
+    images, labels = random_data(np.random.default_rng(98), 8, model)
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.fit(images, labels, verbose=0)
     assert steps
@@ -445,10 +424,8 @@ def test_models_train_compiled_on_a_cpu():
 def test_large_batches_use_keras_loop_on_a_gpu(monkeypatch):
     monkeypatch.setattr(multi_step, "on_cpu", lambda: False)
     model, images, labels = compiled(260, keras.optimizers.SGD(0.01))
-    plain = layer_by_layer(model)
-    plain.compile(
-        keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy"
-    )
+    plain = plain_copy(model)
+    plain.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
     modules = []
     for size in (64, 260, 64):
         for each in (model, plain):
@@ -465,10 +442,10 @@ class TestFallback:
 
     def histories(self, make, **arguments):
         """Returns the histories of a `LeNet5` and of a plain Keras model."""
-        images, labels = data(np.random.default_rng(98), LeNet5(), 24)
+        images, labels = random_data(np.random.default_rng(98), 24)
         start = LeNet5().get_weights()
         found = []
-        for define in (lambda model: model, layer_by_layer):
+        for define in (lambda model: model, plain_copy):
             keras.utils.set_random_seed(98)
             model = define(LeNet5())
             model.set_weights(start)
@@ -562,7 +539,7 @@ class TestFallback:
             assert loaded.trains_compiled() is (asked == "auto")
 
     def test_many_models_cause_no_retracing_warning(self, caplog):
-        images, labels = data(np.random.default_rng(98), LeNet5(), 8)
+        images, labels = random_data(np.random.default_rng(98), 8)
         for _ in range(6):
             model = LeNet5()
             model.compile("sgd", "sparse_categorical_crossentropy")

@@ -12,6 +12,7 @@ from keras_lenet.datasets import load_data
 from keras_lenet.files import FileFormatError
 from keras_lenet.saving import adapt, read_preset
 from tests.helpers import once
+from tests.models.helpers import random_images
 
 
 @pytest.fixture
@@ -26,11 +27,6 @@ def preset(model, tmp_path):
     return tmp_path / "preset"
 
 
-def random_images(generator, model):
-    shape = (5, *model.input_shape[1:])
-    return generator.integers(0, 256, shape).astype("uint8")
-
-
 def assert_same_weights(model, other, without=()):
     for layer in other.layers:
         if layer.name not in without:
@@ -42,7 +38,7 @@ def assert_same_weights(model, other, without=()):
 def test_a_saved_preset_gives_the_same_model(model, preset, generator):
     loaded = LeNet5.from_preset(preset)
     assert loaded.get_config() == model.get_config()
-    images = random_images(generator, model)
+    images = random_images(generator, 5, model)
     np.testing.assert_array_equal(
         loaded.predict(images, verbose=0), model.predict(images, verbose=0)
     )
@@ -67,7 +63,9 @@ def test_a_compiled_model_is_saved_without_its_optimizer(tmp_path, generator):
     model = LeNet5()
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(
-        random_images(generator, model), generator.integers(0, 10, 5), verbose=0
+        random_images(generator, 5, model),
+        generator.integers(0, 10, 5),
+        verbose=0,
     )
     model.save_to_preset(tmp_path / "preset")
     assert (tmp_path / "preset" / "model.weights.h5").stat().st_size < 300_000
@@ -89,7 +87,7 @@ def test_arguments_override_those_of_the_preset(model, preset, generator):
         preset, classifier_activation=None, input_shape=(28, 28, 2), name="new"
     )
     assert (logits.name, logits.input_shape) == ("new", (None, 28, 28, 2))
-    images = random_images(generator, model)
+    images = random_images(generator, 5, model)
     larger = np.pad(images, ((0, 0), (4, 4), (2, 2), (0, 0)))
     np.testing.assert_allclose(
         keras.ops.softmax(logits.predict(larger, verbose=0)),

@@ -9,6 +9,7 @@ import pytest
 from keras_lenet import LeNet5
 from keras_lenet.models.twins import find_twin
 from tests.helpers import BACKEND
+from tests.models.helpers import assert_close, plain_copy, random_data
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -21,25 +22,6 @@ def make(optimizer="sgd", loss=LOSS, metrics=("accuracy",), **kwargs):
     model = LeNet5(**kwargs)
     model.compile(optimizer, loss, metrics=list(metrics))
     return model
-
-
-def random_data(generator, count):
-    images = generator.integers(0, 256, (count, 28, 28, 1)).astype("uint8")
-    return images, generator.integers(0, 10, count)
-
-
-def plain_copy(model, **compiling):
-    """Returns a model of Keras' own class with the same weights."""
-    copy = keras.models.clone_model(model)
-    assert type(copy) is not LeNet5
-    copy.set_weights(model.get_weights())
-    copy.compile(**compiling)
-    return copy
-
-
-def assert_close(arrays, others):
-    for array, other in zip(arrays, others, strict=True):
-        np.testing.assert_allclose(array, other, atol=1e-5)
 
 
 def test_a_second_model_compiles_nothing(generator):
@@ -65,7 +47,8 @@ def test_models_that_share_programs_train_independently(generator):
     for rate in (0.1, 0.03):
         models.append(make(keras.optimizers.SGD(rate, momentum=0.5)))
         optimizer = keras.optimizers.SGD(rate, momentum=0.5)
-        plain.append(plain_copy(models[-1], optimizer=optimizer, loss=LOSS))
+        plain.append(plain_copy(models[-1]))
+        plain[-1].compile(optimizer, LOSS)
     for _ in range(2):
         for model in (*models, *plain):
             model.fit(images, labels, batch_size=8, shuffle=False, verbose=0)
@@ -132,7 +115,8 @@ def test_a_smaller_last_batch_counts_as_in_keras(loss, metrics, generator):
         ]
 
     model = make(loss=loss, metrics=fresh())
-    plain = plain_copy(model, optimizer="sgd", loss=loss, metrics=fresh())
+    plain = plain_copy(model)
+    plain.compile("sgd", loss, metrics=fresh())
     results = [
         [
             each.fit(
