@@ -69,7 +69,7 @@ def cases(images: Any) -> Iterator[tuple[str, Any]]:
         return images[[next(chosen) for _ in range(count)]]
 
     yield "photograph", photograph(take(1)[0, ..., 0], generator)
-    yield "letter", make_letter("K")
+    yield "letter", make_letter("F")
     yield "form", make_form(take(6))
     touching = place_digits(take(6), [-2, 1, -1, 0, -2])
     yield "touching", as_picture(touching, 6.0, generator)
