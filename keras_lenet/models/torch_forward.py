@@ -9,6 +9,8 @@ uses it where it was measured to be faster, on a CPU.
 
 from typing import Any
 
+import keras
+
 from keras_lenet.layers import padding
 from keras_lenet.types import Tensor
 
@@ -45,21 +47,30 @@ def forward(model: Any, images: Tensor) -> Tensor:
     import torch
     from torch.nn import functional
 
-    c1, c3, c5, f6 = (
+    c1, c3, c5, f6, output = (
         (layer.kernel.value, layer.bias.value)
-        for layer in map(model.get_layer, ("c1", "c3", "c5", "f6"))
+        for layer in map(model.get_layer, ("c1", "c3", "c5", "f6", "output"))
     )
-    x = images.permute(0, 3, 1, 2).contiguous().to(torch.float32)
+    # The images stay in memory as they are, which suits the convolutions.
+    x = images.permute(0, 3, 1, 2).to(torch.float32)
+    border = 0, 0
     if model.include_preprocessing:
         rows, columns = padding(images.shape)[-3:-1]
-        x = functional.pad(x, (*columns, *rows))
+        border = rows[0], columns[0]
+        if border != (rows[1], columns[1]):
+            x = functional.pad(x, (*columns, *rows))
+            border = 0, 0
         x = x * model.get_layer("rescaling").scale
-    for kernel, bias in (c1, c3):
-        x = functional.conv2d(x, kernel.permute(3, 2, 0, 1))
+    for (kernel, bias), around in ((c1, border), (c3, (0, 0))):
+        x = functional.conv2d(x, kernel.permute(3, 2, 0, 1), padding=around)
         x = functional.max_pool2d(x, 2)
         x = functional.relu(x + bias[:, None, None])
     # `flatten` puts the maps last.
     x = x.permute(0, 2, 3, 1).flatten(1)
     for kernel, bias in (c5, f6):
         x = functional.relu(torch.addmm(bias, x, kernel))
-    return model.get_layer("output")(x)
+    kernel, bias = output
+    x = torch.addmm(bias, x, kernel)
+    if model.classifier_activation is keras.activations.softmax:
+        return torch.softmax(x, -1)
+    return model.classifier_activation(x)
