@@ -88,16 +88,31 @@ def read_by_displacement(row: Any, network: Any) -> list[int]:
     Returns:
         List of the classes with the smallest sum of distances (Viterbi).
     """
+    _, distances = apply_displaced(row, network)
+    return [int(distances[at].argmin()) for at in best_positions(distances)]
+
+
+def apply_displaced(row: Any, network: Any) -> tuple[Any, Any]:
+    """Returns the network's image of a row, and the distances to all codes.
+
+    Returns:
+        uint8 array of shape `(32, width)`, and array of shape
+        `(positions, 10)`.
+    """
     ink = row.max(axis=0)[6:38]
     width = network.input_shape[2]
-    image = np.zeros((1, 32, width, 1), "uint8")
-    image[0, :, : ink.shape[1], 0] = ink[:, :width]
-    distances = -network.predict(image, verbose=0)[0, 0]
+    image = np.zeros((32, width), "uint8")
+    image[:, : ink.shape[1]] = ink[:, :width]
+    outputs = network.predict(image[np.newaxis, ..., np.newaxis], verbose=0)
+    return image, -outputs[0, 0]
+
+
+def best_positions(distances: Any) -> list[int]:
+    """Returns the positions of the digits (Viterbi)."""
     best: list[tuple[float, list[int]]] = [(0.0, [])]
-    for position, found in enumerate(distances):
-        cost, classes = best[max(0, position + 1 - _STEPS)]
-        cost += found.min() - _DISTANCE
-        digit = cost, [*classes, int(found.argmin())]
+    for position, nearest in enumerate(distances.min(axis=1)):
+        cost, positions = best[max(0, position + 1 - _STEPS)]
+        digit = cost + nearest - _DISTANCE, [*positions, position]
         best.append(min(best[-1], digit, key=lambda path: path[0]))
     return best[-1][1]
 
@@ -122,7 +137,8 @@ def main() -> None:
     parser.add_argument(
         "--write",
         action="store_true",
-        help="put the log's table and curves into README.md, here",
+        help="put the log's table and curves into README.md, here, and draw "
+        "the outputs of the displacement network",
     )
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -133,6 +149,7 @@ def main() -> None:
             file.write(json.dumps(record) + "\n")
     if arguments.write:
         write(arguments.log)
+        draw_displaced(arguments.data)
 
 
 def measure(arguments: argparse.Namespace, gap: int) -> dict[str, Any]:
@@ -227,6 +244,50 @@ def write(log: Path) -> None:
     with atomic_write(FIGURE) as temporary:
         figure.savefig(temporary, dpi=130)
     replace_lines("strings.py", table)
+
+
+def draw_displaced(data: str) -> None:
+    """Draws the outputs for four rows, as figures 25 and 26 of the paper."""
+    from matplotlib.figure import Figure
+
+    from keras_lenet import OriginalLeNet5, datasets
+    from keras_lenet.files.atomic import atomic_write
+
+    _, (images, labels) = datasets.load_data(data)
+    network = OriginalLeNet5.from_preset("original", input_shape=(32, 160, 1))
+    generator = np.random.default_rng(98)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    panels = figure.subplots(4, 2)
+    for number, gap in enumerate((8, 4, 2, -2)):
+        down, right = divmod(number, 2)
+        upper, lower = panels[2 * down : 2 * down + 2, right]
+        chosen = generator.integers(0, len(images), 5)
+        row, distances = apply_displaced(
+            place_digits(images[chosen], gap), network
+        )
+        upper.imshow(row, cmap="gray_r")
+        # The network sees 32 pixels from every fourth one.
+        for position in best_positions(distances):
+            digit = str(distances[position].argmin())
+            upper.text(4 * position + 16, -3, digit, ha="center", color="C3")
+            lower.axvline(4 * position + 16, color="C3", linewidth=0.8)
+        actual = "".join(map(str, labels[chosen]))
+        upper.set_title(f"{actual}, gap {gap}", loc="left", fontsize=9, pad=14)
+        upper.set_axis_off()
+        shown = lower.imshow(
+            distances.T,
+            cmap="gray",
+            vmax=60,
+            aspect="auto",
+            extent=(14, 14 + 4 * len(distances), 9.5, -0.5),
+        )
+        lower.set_xlim(0, row.shape[1])
+        lower.set_yticks(range(0, 10, 3))
+        lower.set_ylabel("Class")
+        lower.set_xlabel("Middle of the 32 pixels that are seen")
+    figure.colorbar(shown, ax=panels, label="Squared distance to the code")
+    with atomic_write(FIGURE.with_name("displacement.png")) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 if __name__ == "__main__":
