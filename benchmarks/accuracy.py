@@ -257,7 +257,7 @@ def write(records: list[dict[str, Any]]) -> None:
         + ", ".join(f"{r['seed']}: {r['test_accuracy']:.2%}" for r in records)
         + ".",
     ]
-    replace_lines("accuracy.py", table)
+    replace_lines(HERE / "README.md", "accuracy.py", table)
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

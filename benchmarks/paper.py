@@ -309,7 +309,7 @@ def write(arguments: argparse.Namespace) -> None:
         f"{statistics.mean(common):.0f} are among ours, on average, of "
         f"{statistics.mean(len(r['missed']) for r in plain):.0f}.",
     ]
-    replace_lines("paper.py", table)
+    replace_lines(HERE / "README.md", "paper.py", table)
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

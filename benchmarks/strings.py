@@ -243,7 +243,7 @@ def write(log: Path) -> None:
     axes.legend(fontsize=8)
     with atomic_write(FIGURE) as temporary:
         figure.savefig(temporary, dpi=130)
-    replace_lines("strings.py", table)
+    replace_lines(HERE / "README.md", "strings.py", table)
 
 
 def draw_displaced(data: str) -> None:

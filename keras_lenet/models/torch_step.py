@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_lenet.keras_internals import adam_moments, updates_all_alike
+from keras_lenet.models.twins import has_own_methods
 
 # With these settings, Keras' Adam does nothing else.
 _PLAIN = {
@@ -30,12 +31,7 @@ def supports(model: Any) -> bool:
 
     The model must have Keras' own `train_step`.
     """
-    return (
-        keras.backend.backend() == "torch"
-        and not model.jit_compile
-        and isinstance(model.optimizer, keras.optimizers.Adam)
-        and type(model.optimizer).__module__.startswith("keras.")
-    )
+    return keras.backend.backend() == "torch" and not model.jit_compile
 
 
 def train_function(model: Any) -> Callable[[Any], Any]:
@@ -68,6 +64,9 @@ def _is_plain(optimizer: Any, variables: list[Any]) -> bool:
     """Returns whether `_apply` does what the optimizer does."""
     return (
         bool(variables)
+        and isinstance(optimizer, keras.optimizers.Adam)
+        and type(optimizer).__module__.startswith("keras.")
+        and not has_own_methods(optimizer)
         and all(getattr(optimizer, k) is v for k, v in _PLAIN.items())
         and all(
             variable.constraint is None

@@ -171,7 +171,7 @@ def _configuration(model: Any) -> str | None:
     if (
         not _has_known_names(compiled)
         or not _is_known([built, compiled])
-        or any(map(_has_own_methods, objects))
+        or any(map(has_own_methods, objects))
     ):
         return None
     if model.compiled:
@@ -243,7 +243,7 @@ def _names(config: Any) -> list[str]:
     return []
 
 
-def _has_own_methods(thing: Any) -> bool:
+def has_own_methods(thing: Any) -> bool:
     """Returns whether a method was replaced on an object itself."""
     return any(
         callable(value)

@@ -137,6 +137,34 @@ def test_weights_without_decay_are_left_to_keras(generator, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("kind", ["other", "replaced", "subclass"])
+def test_another_optimizer_takes_effect_without_compile(kind, generator):
+    applied = []
+
+    class Counting(keras.optimizers.Adam):
+        def apply(self, *arguments):
+            applied.append(True)
+            return super().apply(*arguments)
+
+    model = LeNet5()
+    fit(model, "adam", generator)
+    optimizer = keras.optimizers.Adam(0.01)
+    if kind == "other":
+        optimizer = keras.optimizers.SGD(0.01)
+    elif kind == "subclass":
+        optimizer = Counting(0.01)
+    if kind != "subclass":
+        apply = optimizer.apply
+        optimizer.apply = lambda *arguments: (
+            applied.append(True),
+            apply(*arguments),
+        )
+    model.optimizer = optimizer
+    images = generator.integers(0, 256, (16, 28, 28, 1)).astype("uint8")
+    model.fit(images, generator.integers(0, 10, 16), batch_size=8, verbose=0)
+    assert len(applied) == 2
+
+
 def test_a_frozen_layer_keeps_its_weights(generator):
     model = LeNet5()
     fit(model, "adam", generator)
