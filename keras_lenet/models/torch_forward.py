@@ -71,6 +71,7 @@ def forward(model: Any, images: Tensor) -> Tensor:
         x = functional.relu(torch.addmm(bias, x, kernel))
     kernel, bias = output
     x = torch.addmm(bias, x, kernel)
-    if model.classifier_activation is keras.activations.softmax:
+    activation = model.get_layer("output").activation
+    if activation is keras.activations.softmax:
         return torch.softmax(x, -1)
-    return model.classifier_activation(x)
+    return activation(x)
