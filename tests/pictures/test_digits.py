@@ -25,15 +25,15 @@ def texts(rows):
     return ["".join(str(digit.label) for digit in row) for row in rows]
 
 
-@pytest.mark.parametrize(("gap", "least"), [(12, 0.8), (3, 0.75), (0, 0.65)])
-def test_rows_of_digits_are_read(gap, least, preset, digits):
+@pytest.mark.parametrize("gap", [12, 3, 0])
+def test_rows_of_digits_are_read(gap, preset, digits):
     _, (images, labels) = digits
     right = 0
     for start in range(0, 100, 5):
         part = slice(start, start + 5)
         rows = read_digits(in_a_row(images[part], gap), preset)
         right += texts(rows) == ["".join(map(str, labels[part]))]
-    assert right / 20 >= least
+    assert right >= 17
 
 
 def test_a_row_that_leans_is_read_and_boxed_where_it_is(preset, digits):
@@ -52,7 +52,7 @@ def test_a_row_that_leans_is_read_and_boxed_where_it_is(preset, digits):
             inside = layer[top:bottom, left:right_side]
             assert inside.sum() > 0.9 * layer.sum()
             assert right_side - left < 1.5 * np.ptp(np.nonzero(layer)[1])
-    assert right >= 6
+    assert right >= 8
 
 
 def test_rows_are_read_from_top_to_bottom(preset, digits):
