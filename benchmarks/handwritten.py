@@ -114,21 +114,21 @@ def cut_from_a_row(images: Any, labels: Any, seed: Any) -> list[Any]:
         )
         nearest, agreement = agreements.argmax(axis=1), agreements.max(axis=1)
         digits = np.minimum((parts > 0.55).sum(axis=1), 2)
-        is_none = (agreement < 0.6) | (digits == 2)
+        is_little = agreement < 0.6
+        is_digit = (agreement >= 0.78) & (digits < 2)
         groups = [
             # Less than a digit, parts of two, two, and a digit with a thin one.
-            (is_none & (agreement < 0.6) & (digits == 0), 4),
-            (is_none & (agreement < 0.6) & (digits == 1), 3),
-            (is_none & (agreement < 0.6) & (digits == 2), 2),
-            (is_none & (agreement >= 0.6), 3),
+            (is_little & (digits == 0), 4),
+            (is_little & (digits == 1), 3),
+            (is_little & (digits == 2), 2),
+            (~is_little & (digits == 2), 3),
+            *((is_digit & (nearest == n), 2) for n in range(count)),
         ]
-        is_digit = ~is_none & (agreement >= 0.78)
-        groups += [(is_digit & (nearest == n), 2) for n in range(count)]
         for group, most in groups:
             for index in generator.permutation(np.flatnonzero(group))[:most]:
-                label = labels[chosen[nearest[index]]]
-                if is_none[index]:
-                    label = NO_DIGIT
+                label = NO_DIGIT
+                if is_digit[index]:
+                    label = labels[chosen[nearest[index]]]
                 ink = candidates[index].ink
                 found.append((fit_strokes(ink / ink.max(), (28, 28)), label))
     return found

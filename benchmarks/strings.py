@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ def as_picture(row: Any, noise: float, generator: Any) -> Any:
 # distance to a code is less than `_DISTANCE`, and if the last digit is at least
 # `_STEPS` positions of 4 pixels away. Tuned on rows of training images.
 _DISTANCE, _STEPS = 25.0, 4
+
+
+def displacement_network(length: int) -> Any:
+    """Returns `OriginalLeNet5` for images of a row of digits."""
+    from keras_lenet import OriginalLeNet5
+
+    return OriginalLeNet5.from_preset(
+        "original", input_shape=(32, 32 * length, 1)
+    )
 
 
 def read_by_displacement(row: Any, network: Any) -> list[int]:
@@ -142,50 +152,64 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from keras_lenet.datasets import load_data
+
+    _, test = load_data(arguments.data)
+    if arguments.gaps:
+        method, read = make_reader(arguments)
     for gap in arguments.gaps:
-        record = measure(arguments, gap)
-        print(f"gap {gap:2}: {record['right'] / record['rows']:.2%}")
+        generator = np.random.default_rng([98, gap + 100])
+        right = 0
+        for _ in range(arguments.rows):
+            row, labels = draw_row(
+                test, arguments.length, gap, generator, arguments.slant
+            )
+            right += read(row, generator) == labels
+        print(f"gap {gap:2}: {right / arguments.rows:.2%}", flush=True)
+        record = {
+            "method": method,
+            "slant": arguments.slant,
+            "noise": arguments.noise,
+            "gap": gap,
+            "rows": arguments.rows,
+            "right": right,
+        }
         with arguments.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
     if arguments.write:
         write(arguments.log)
-        draw_displaced(arguments.data)
+        draw_displaced(test)
 
 
-def measure(arguments: argparse.Namespace, gap: int) -> dict[str, Any]:
-    """Returns a record of the rows that are read right."""
-    from keras_lenet import OriginalLeNet5, datasets, pictures, saving
+def draw_row(
+    test: Any, length: int, gap: int, generator: Any, slant: float = 0.0
+) -> tuple[Any, list[int]]:
+    """Returns the ink of a random row of digits, and their classes."""
+    images, labels = test
+    chosen = generator.integers(0, len(images), length)
+    return place_digits(images[chosen], gap, slant), labels[chosen].tolist()
 
-    _, (images, labels) = datasets.load_data(arguments.data)
+
+def make_reader(
+    arguments: argparse.Namespace,
+) -> tuple[str, Callable[[Any, Any], list[int]]]:
+    """Returns the name of a method, and a function of a row and generator."""
+    from keras_lenet import pictures, saving
+
     if arguments.displacement:
-        name = "space displacement network, original"
-        width = 4 * 8 * arguments.length
-        model: Any = OriginalLeNet5.from_preset(
-            "original", input_shape=(32, width, 1)
+        network = displacement_network(arguments.length)
+        return (
+            "space displacement network, original",
+            lambda row, _: read_by_displacement(row, network),
         )
-    else:
-        name = f"read_digits, {Path(arguments.model).name}"
-        model = saving.load(arguments.model)
-    generator = np.random.default_rng([98, gap + 100])
-    right = 0
-    for _ in range(arguments.rows):
-        chosen = generator.integers(0, len(images), arguments.length)
-        row = place_digits(images[chosen], gap, arguments.slant)
-        if arguments.displacement:
-            text = read_by_displacement(row, model)
-        else:
-            picture = as_picture(row, arguments.noise, generator)
-            found = pictures.read_digits(picture, model)
-            text = [digit.label for line in found for digit in line]
-        right += text == labels[chosen].tolist()
-    return {
-        "method": name,
-        "slant": arguments.slant,
-        "noise": arguments.noise,
-        "gap": gap,
-        "rows": arguments.rows,
-        "right": right,
-    }
+    model = saving.load(arguments.model)
+
+    def read(row: Any, generator: Any) -> list[int]:
+        picture = as_picture(row, arguments.noise, generator)
+        found = pictures.read_digits(picture, model)
+        return [digit.label for line in found for digit in line]
+
+    return f"read_digits, {Path(arguments.model).name}", read
 
 
 def write(log: Path) -> None:
@@ -199,9 +223,8 @@ def write(log: Path) -> None:
     for record in map(json.loads, lines):
         name = record["method"]
         if record["slant"]:
-            name += (
-                f", slanted by {np.degrees(np.arctan(record['slant'])):.0f}°"
-            )
+            angle = np.degrees(np.arctan(record["slant"]))
+            name += f", slanted by {angle:.0f}°"
         if record["noise"]:
             name += f", noise of {record['noise']:.0f} grey levels"
         curves.setdefault(name, {})[record["gap"]] = record
@@ -246,32 +269,28 @@ def write(log: Path) -> None:
     replace_lines(HERE / "README.md", "strings.py", table)
 
 
-def draw_displaced(data: str) -> None:
+def draw_displaced(test: Any) -> None:
     """Draws the outputs for four rows, as figures 25 and 26 of the paper."""
     from matplotlib.figure import Figure
 
-    from keras_lenet import OriginalLeNet5, datasets
     from keras_lenet.files.atomic import atomic_write
 
-    _, (images, labels) = datasets.load_data(data)
-    network = OriginalLeNet5.from_preset("original", input_shape=(32, 160, 1))
+    network = displacement_network(5)
     generator = np.random.default_rng(98)
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(4, 2)
     for number, gap in enumerate((8, 4, 2, -2)):
         down, right = divmod(number, 2)
         upper, lower = panels[2 * down : 2 * down + 2, right]
-        chosen = generator.integers(0, len(images), 5)
-        row, distances = apply_displaced(
-            place_digits(images[chosen], gap), network
-        )
+        ink, labels = draw_row(test, 5, gap, generator)
+        row, distances = apply_displaced(ink, network)
         upper.imshow(row, cmap="gray_r")
         # The network sees 32 pixels from every fourth one.
         for position in best_positions(distances):
             digit = str(distances[position].argmin())
             upper.text(4 * position + 16, -3, digit, ha="center", color="C3")
             lower.axvline(4 * position + 16, color="C3", linewidth=0.8)
-        actual = "".join(map(str, labels[chosen]))
+        actual = "".join(map(str, labels))
         upper.set_title(f"{actual}, gap {gap}", loc="left", fontsize=9, pad=14)
         upper.set_axis_off()
         shown = lower.imshow(

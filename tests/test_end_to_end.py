@@ -3,7 +3,7 @@ import numpy as np
 
 from keras_lenet import HeldOutEvaluation, LeNet5
 from keras_lenet.datasets import image_dataset_from_array, load_data
-from tests.helpers import needs_tensorflow, on_default_backend
+from tests.helpers import needs_tensorflow
 
 
 def train_with_the_cookbook_recipe(data, seed):
@@ -37,7 +37,7 @@ def test_lenet5_learns_the_digits_with_the_cookbook_recipe(digits):
     assert train_with_the_cookbook_recipe(digits, seed=98) > 0.95
 
 
-@on_default_backend
+@needs_tensorflow
 def test_lenet5_learns_mnist_with_the_cookbook_recipe(mnist_dir):
     data = load_data(mnist_dir / "mnist")
     assert train_with_the_cookbook_recipe(data, seed=98) > 0.94

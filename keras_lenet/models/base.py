@@ -80,7 +80,7 @@ class BaseModel(keras.Model):
         names = ("__call__", "call", "train_step", "compute_metrics")
         return (
             not self._uses_keras_loop
-            and not any(map(self._is_overridden, names))
+            and not self._is_overridden(*names)
             and multi_step.can_train(self)
         )
 
@@ -89,11 +89,13 @@ class BaseModel(keras.Model):
         self._uses_keras_loop = True
         return self.make_train_function(force=True)  # type: ignore[no-any-return]
 
-    def _is_overridden(self, name: str) -> bool:
-        """Returns whether the user has overridden a method."""
-        method = getattr(self, name)
-        module = getattr(method, "__module__", None) or ""
-        return module.split(".")[0] not in ("keras", "keras_lenet")
+    def _is_overridden(self, *names: str) -> bool:
+        """Returns whether the user has overridden any of the methods."""
+        modules = (getattr(getattr(self, n), "__module__", None) for n in names)
+        return any(
+            (module or "").split(".")[0] not in ("keras", "keras_lenet")
+            for module in modules
+        )
 
     @_documented_as(keras.Model.compile)
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +125,9 @@ class BaseModel(keras.Model):
         if self.train_function is None or force:
             if self.trains_compiled():
                 self.train_function: Any = multi_step.train_function(self)
-            elif self._steps_like_keras() and torch_step.supports(self):
+            elif torch_step.supports(self) and not self._is_overridden(
+                "train_step", "compute_loss", "compute_metrics"
+            ):
                 function = torch_step.train_function(self)
                 self.train_function = multi_step.with_checks(self, function)
             else:
@@ -148,11 +152,6 @@ class BaseModel(keras.Model):
                 )
         return self.predict_function
 
-    def _steps_like_keras(self) -> bool:
-        """Returns whether the training step is Keras'."""
-        names = ("train_step", "compute_loss", "compute_metrics")
-        return not any(map(self._is_overridden, names))
-
     def _shares_programs(self, *names: str) -> bool:
         """Returns whether other models can use the programs of this one."""
         return (
@@ -160,7 +159,7 @@ class BaseModel(keras.Model):
             and keras.distribution.distribution() is None
             and bool(self.jit_compile)
             and not self.run_eagerly
-            and not any(map(self._is_overridden, ("__call__", "call", *names)))
+            and not self._is_overridden("__call__", "call", *names)
         )
 
     def _add_checks(self, kind: str, make: Any, force: bool) -> None:

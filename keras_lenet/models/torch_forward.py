@@ -47,9 +47,9 @@ def forward(model: Any, images: Tensor) -> Tensor:
     import torch
     from torch.nn import functional
 
-    c1, c3, c5, f6, output = (
+    c1, c3, c5, f6 = (
         (layer.kernel.value, layer.bias.value)
-        for layer in map(model.get_layer, ("c1", "c3", "c5", "f6", "output"))
+        for layer in map(model.get_layer, ("c1", "c3", "c5", "f6"))
     )
     # The images stay in memory as they are, which suits the convolutions.
     x = images.permute(0, 3, 1, 2).to(torch.float32)
@@ -69,9 +69,8 @@ def forward(model: Any, images: Tensor) -> Tensor:
     x = x.permute(0, 2, 3, 1).flatten(1)
     for kernel, bias in (c5, f6):
         x = functional.relu(torch.addmm(bias, x, kernel))
-    kernel, bias = output
-    x = torch.addmm(bias, x, kernel)
-    activation = model.get_layer("output").activation
-    if activation is keras.activations.softmax:
+    output = model.get_layer("output")
+    x = torch.addmm(output.bias.value, x, output.kernel.value)
+    if output.activation is keras.activations.softmax:
         return torch.softmax(x, -1)
-    return activation(x)
+    return output.activation(x)

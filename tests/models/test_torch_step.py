@@ -1,5 +1,7 @@
 """The training step on PyTorch, which uses PyTorch's fused Adam."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras_lenet import LeNet5
 from keras_lenet.models import torch_step
 from keras_lenet.recipes import OneCycle
 from tests.helpers import BACKEND
+from tests.models.helpers import assert_close, random_data
 
 pytestmark = pytest.mark.skipif(
     BACKEND != "torch", reason="the step of the PyTorch backend"
@@ -48,8 +51,7 @@ def test_the_update_is_that_of_keras(make, generator):
 
 
 def fit(model, optimizer, generator):
-    images = generator.integers(0, 256, (24, 28, 28, 1)).astype("uint8")
-    labels = generator.integers(0, 10, 24)
+    images, labels = random_data(generator, 24)
     model.compile(
         optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
@@ -59,34 +61,36 @@ def fit(model, optimizer, generator):
     return history.history
 
 
-def weights_of_both(prepare, make_optimizer, seed, monkeypatch):
-    """Returns the weights after our training step and after Keras'."""
-    weights = []
-    initial = None
+def train_both(make_optimizer, generator, monkeypatch, prepare=None):
+    """Returns weights and history after our training step, and Keras'."""
+    seed = generator.integers(2**31)
+    initial = LeNet5().get_weights()
     for supports in (torch_step.supports, lambda model: False):
         monkeypatch.setattr(torch_step, "supports", supports)
         model = LeNet5()
-        if initial is None:
-            initial = model.get_weights()
         model.set_weights(initial)
-        prepare(model)
+        if prepare is not None:
+            prepare(model)
         history = fit(model, make_optimizer(), np.random.default_rng(seed))
-        weights.append((model.get_weights(), history))
-    return weights
+        yield model.get_weights(), history
 
 
 def test_fit_trains_as_keras_does(generator, monkeypatch):
-    (ours, history), (theirs, plain) = weights_of_both(
-        lambda model: None,
+    (ours, history), (theirs, plain) = train_both(
         lambda: keras.optimizers.Adam(1e-4, epsilon=1e-3),
-        generator.integers(2**31),
+        generator,
         monkeypatch,
     )
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert_close(ours, theirs, 1e-6)
     assert history.keys() == plain.keys() >= {"loss", "accuracy"}
     for name, values in history.items():
         assert values == pytest.approx(plain[name], rel=1e-5)
+
+
+def without_decay_of_biases():
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
 
 
 def constrain(model):
@@ -94,47 +98,33 @@ def constrain(model):
 
 
 @pytest.mark.parametrize(
-    ("prepare", "settings"),
+    ("make_optimizer", "prepare"),
     [
-        (None, {"clipnorm": 0.1}),
-        (None, {"clipvalue": 1e-3}),
-        (None, {"global_clipnorm": 0.1}),
-        (None, {"amsgrad": True}),
-        (None, {"use_ema": True, "ema_overwrite_frequency": 2}),
-        (None, {"gradient_accumulation_steps": 2}),
-        (None, {"loss_scale_factor": 8.0}),
-        (constrain, {}),
+        *(
+            (functools.partial(keras.optimizers.Adam, 0.01, **settings), None)
+            for settings in (
+                {"clipnorm": 0.1},
+                {"clipvalue": 1e-3},
+                {"global_clipnorm": 0.1},
+                {"amsgrad": True},
+                {"use_ema": True, "ema_overwrite_frequency": 2},
+                {"gradient_accumulation_steps": 2},
+                {"loss_scale_factor": 8.0},
+            )
+        ),
+        (without_decay_of_biases, None),
+        (functools.partial(keras.optimizers.Adam, 0.01), constrain),
     ],
 )
 def test_what_else_an_optimizer_does_is_left_to_keras(
-    prepare, settings, generator, monkeypatch
+    make_optimizer, prepare, generator, monkeypatch
 ):
-    (ours, history), (theirs, plain) = weights_of_both(
-        prepare or (lambda model: None),
-        lambda: keras.optimizers.Adam(0.01, **settings),
-        generator.integers(2**31),
-        monkeypatch,
+    (ours, history), (theirs, plain) = train_both(
+        make_optimizer, generator, monkeypatch, prepare
     )
     # Bit for bit: the fused operation rounds in another way.
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(ours, theirs)
     assert history == plain
-
-
-def test_weights_without_decay_are_left_to_keras(generator, monkeypatch):
-    def without_biases():
-        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.5)
-        optimizer.exclude_from_weight_decay(var_names=["bias"])
-        return optimizer
-
-    (ours, _), (theirs, _) = weights_of_both(
-        lambda model: None,
-        without_biases,
-        generator.integers(2**31),
-        monkeypatch,
-    )
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["other", "replaced", "subclass"])
@@ -160,8 +150,7 @@ def test_another_optimizer_takes_effect_without_compile(kind, generator):
             apply(*arguments),
         )
     model.optimizer = optimizer
-    images = generator.integers(0, 256, (16, 28, 28, 1)).astype("uint8")
-    model.fit(images, generator.integers(0, 10, 16), batch_size=8, verbose=0)
+    model.fit(*random_data(generator, 16), batch_size=8, verbose=0)
     assert len(applied) == 2
 
 
