@@ -79,7 +79,9 @@ def test_smoothed_crossentropy_ignores_masked_tokens(generator):
     labels = generator.integers(0, 5, tokens.shape)
     model = keras.Sequential(
         [
-            keras.layers.Embedding(4, 6, mask_zero=True),
+            keras.layers.Embedding(
+                4, 6, keras.initializers.RandomNormal(stddev=2), mask_zero=True
+            ),
             keras.layers.Dense(5, activation="softmax"),
         ]
     )
