@@ -25,23 +25,23 @@ def replace_arrays_in_fit(arguments: dict[str, Any]) -> dict[str, Any]:
     validation_size = arguments.get("validation_batch_size") or arguments.get(
         "batch_size"
     )
-    if isinstance(shuffle, bool) and _can_replace(arguments):
+    if isinstance(shuffle, bool) and can_replace(arguments):
         # The dataset shuffles; Keras warns that it cannot.
         arguments = {**_replace(arguments, shuffle), "shuffle": False}
     if isinstance(validation, tuple):
         given = {**name_data(validation), "batch_size": validation_size}
         arguments = {**arguments, "validation_batch_size": validation_size}
-        if _can_replace(given):
+        if can_replace(given):
             arguments["validation_data"] = _replace(given)["x"]
     return arguments
 
 
 def replace_arrays(arguments: dict[str, Any]) -> dict[str, Any]:
     """Replaces the arrays of `evaluate` or `predict` with a dataset."""
-    return _replace(arguments) if _can_replace(arguments) else arguments
+    return _replace(arguments) if can_replace(arguments) else arguments
 
 
-def _can_replace(arguments: dict[str, Any]) -> bool:
+def can_replace(arguments: dict[str, Any]) -> bool:
     """Returns whether a dataset gives the same batches as the arrays."""
     x, y, sample_weight = map(arguments.get, _NAMES)
     # Keras splits arrays differently if it is told a number of steps.

@@ -55,8 +55,8 @@ class BaseModel(keras.Model):
     _check_batch: Callable[[Any], None] | None = None
     # The argument of `compile`: TensorFlow's trainer turns "auto" into `False`.
     _jit_compile_argument: Any = "auto"
-    # Whether `multi_step` could train when the train function was made.
-    _could_train: bool | None = None
+    # Whether `multi_step` could compile when the train function was made.
+    _could_compile: bool | None = None
     # Set when XLA cannot run the loss or metrics of `compile`.
     _uses_keras_loop = False
 
@@ -81,7 +81,7 @@ class BaseModel(keras.Model):
         return (
             not self._uses_keras_loop
             and not self._is_overridden(*names)
-            and multi_step.can_train(self)
+            and multi_step.can_compile(self)
         )
 
     def use_keras_loop(self) -> Callable[..., Any]:
@@ -119,9 +119,9 @@ class BaseModel(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         # On a GPU, it depends on the batch size.
-        can_train = multi_step.can_train(self)
-        force = force or can_train != self._could_train
-        self._could_train = can_train
+        can_compile = multi_step.can_compile(self)
+        force = force or can_compile != self._could_compile
+        self._could_compile = can_compile
         if self.train_function is None or force:
             if self.trains_compiled():
                 self.train_function: Any = multi_step.train_function(self)
@@ -211,7 +211,15 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(super().predict, args, kwargs, targets=False)
+        arguments = _bind(super().predict, args, kwargs)
+        with self._compiling_predict(arguments):
+            return self._run(super().predict, (), arguments, targets=False)
+
+    def _compiling_predict(
+        self, arguments: dict[str, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Changes how `predict` computes images, if a subclass knows better."""
+        return contextlib.nullcontext()
 
     def _run(
         self, method: Any, args: Any, kwargs: Any, targets: bool = True

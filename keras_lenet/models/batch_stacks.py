@@ -76,17 +76,16 @@ def pad(twin: Twin, model: Any, batch: Any) -> tuple[Any, int]:
     missing = (model._batch_size or 0) - rows
     if not twin.may_pad or missing <= 0 or not is_pair(batch):
         return batch, rows
+    return tuple(add_rows(part, missing) for part in batch), rows
+
+
+def add_rows(part: Any, count: int) -> Any:
+    """Repeats the first row of an array at its end."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tuple(
-            tf.concat([part, tf.repeat(part[:1], missing, axis=0)], axis=0)
-            for part in batch
-        ), rows
-    return tuple(
-        np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
-        for part in batch
-    ), rows
+        return tf.concat([part, tf.repeat(part[:1], count, axis=0)], axis=0)
+    return np.concatenate([part, np.repeat(part[:1], count, axis=0)])
 
 
 def _stack(batches: Any) -> Any:

@@ -20,7 +20,7 @@ from keras import ops
 from keras_lenet.types import Tensor
 
 # The intermediate results of larger batches do not fit into the caches.
-_MAX_PART = 256
+MAX_PART = 256
 
 # TensorFlow has no public way to ask whether a function is traced for XLA.
 traced_for_xla: ContextVar[bool] = ContextVar("traced_for_xla", default=False)
@@ -75,9 +75,9 @@ def forward(model: Any, images: Tensor, training: bool = False) -> Tensor:
 def _features(model: Any, images: Tensor, training: bool) -> Tensor:
     """Returns the output of `f6`, of shape `(batch, 84)`."""
     count = images.shape[0]
-    if not isinstance(count, int) or count <= _MAX_PART:
+    if not isinstance(count, int) or count <= MAX_PART:
         return _features_of_part(model, images)
-    parts = math.ceil(count / _MAX_PART)
+    parts = math.ceil(count / MAX_PART)
     if not training and count % parts == 0:
         split = ops.reshape(images, (parts, count // parts, *images.shape[1:]))
         features = ops.map(lambda part: _features_of_part(model, part), split)

@@ -1,5 +1,6 @@
 """LeNet-5."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,12 @@ import keras
 import numpy as np
 
 from keras_lenet.layers import PadTo32
-from keras_lenet.models import jax_programs, numpy_forward, torch_forward
+from keras_lenet.models import (
+    jax_programs,
+    numpy_forward,
+    tensorflow_programs,
+    torch_forward,
+)
 from keras_lenet.models.base import BaseModel
 from keras_lenet.models.fused_forward import (
     forward,
@@ -15,6 +21,7 @@ from keras_lenet.models.fused_forward import (
     supports_fused_forward,
 )
 from keras_lenet.models.layer_record import LayerRecord
+from keras_lenet.models.multi_step import can_compile
 from keras_lenet.types import Array, Tensor
 from keras_lenet.validation.arguments import (
     check_positive_integer,
@@ -188,6 +195,21 @@ class LeNet5(BaseModel):
 
     def trains_compiled(self) -> bool:
         return supports_fused_forward(self) and super().trains_compiled()
+
+    def _compiling_predict(
+        self, arguments: dict[str, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        if (
+            keras.backend.backend() == "tensorflow"
+            and tensorflow_programs.is_worth_compiling(arguments)
+            and supports_fused_forward(self)
+            and not self._is_overridden("__call__", "call", "predict_step")
+            and can_compile(self)
+        ):
+            return tensorflow_programs.compiled_predict(
+                self, arguments.get("batch_size") or 32
+            )
+        return super()._compiling_predict(arguments)
 
     def compile_predict(self) -> Callable[[Any], Array]:
         """Returns the fastest way to classify a few images.

@@ -14,8 +14,8 @@ from keras_lenet.models.fused_forward import on_cpu
 _MAX_BATCH_ON_GPU = 250
 
 
-def can_train(model: Any) -> bool:
-    """Returns whether `train_function` can train a compiled model.
+def can_compile(model: Any) -> bool:
+    """Returns whether XLA may compile several steps of a model.
 
     On a CPU, XLA's convolutions are very slow inside loops, so the model must
     avoid them, as `fused_forward` does. On a GPU, this was measured with JAX

@@ -1,8 +1,9 @@
-"""Several training steps in one program that XLA compiles for TensorFlow."""
+"""Programs that XLA compiles for TensorFlow."""
 
 import contextlib
 import functools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,16 +11,21 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lenet.models.array_data import can_replace
 from keras_lenet.models.batch_stacks import (
+    add_rows,
     batch_at,
     next_batches,
     stack_batches,
 )
-from keras_lenet.models.fused_forward import traced_for_xla
+from keras_lenet.models.fused_forward import MAX_PART, traced_for_xla
 from keras_lenet.models.twins import Twin, find_twin
 from keras_lenet.types import Tensor
 
 _logger = logging.getLogger(__name__)
+
+# For fewer images, compiling takes longer than TensorFlow's own operations.
+_MIN_IMAGES = 10_000
 
 # Operations that XLA computes differently, drops or does not support.
 _UNSUPPORTED = re.compile(
@@ -33,7 +39,7 @@ _FALLBACK = (
 
 
 def train_function(model: Any) -> Callable[..., Any]:
-    """Returns a `train_function` for TensorFlow."""
+    """Returns a `train_function` that runs all steps in one program."""
     import tensorflow as tf
 
     twin = find_twin(model)
@@ -60,6 +66,59 @@ def train_function(model: Any) -> Callable[..., Any]:
         return logs
 
     return function
+
+
+def is_worth_compiling(arguments: dict[str, Any]) -> bool:
+    """Returns whether `compiled_predict` pays for arguments of `predict`."""
+    return can_replace(arguments) and len(arguments["x"]) >= _MIN_IMAGES
+
+
+@contextlib.contextmanager
+def compiled_predict(model: Any, batch_size: int) -> Iterator[None]:
+    """Makes Keras' `predict` compute batches in a program of this module."""
+    twin = find_twin(model)
+    if twin.model is model:
+        yield
+        return
+    if "predict" not in twin.programs:
+        twin.programs["predict"] = _make_predict_program(twin)
+    before = model.predict_function
+    model.predict_function = _predict_function(model, twin, batch_size)
+    try:
+        yield
+    finally:
+        model.predict_function = before
+
+
+def _predict_function(
+    model: Any, twin: Twin, batch_size: int
+) -> Callable[..., Any]:
+    """Returns a `predict_function` that splits batches into equal parts."""
+    import tensorflow as tf
+
+    parts = math.ceil(batch_size / MAX_PART)
+    size = math.ceil(batch_size / parts)
+
+    def function(data: Any) -> Any:
+        outputs = []
+        for batch in data:
+            images, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            for start in range(0, len(images), size):
+                part = images[start : start + size]
+                outputs.append(_predict_part(model, twin, part, size))
+        return outputs[0] if len(outputs) == 1 else tf.concat(outputs, axis=0)
+
+    return function
+
+
+def _predict_part(model: Any, twin: Twin, images: Tensor, size: int) -> Tensor:
+    """Fills images up: XLA compiles again for every other size."""
+    variables = [variable.value for variable in model.variables]
+    missing = size - len(images)
+    if missing:
+        images = add_rows(images, missing)
+    outputs: Tensor = twin.programs["predict"](variables, images)
+    return outputs[:-missing] if missing else outputs
 
 
 class _UnsupportedError(Exception):
@@ -127,6 +186,24 @@ def _make_program(twin: Twin) -> Any:
     # models. A partial has no code object.
     return tf.function(
         functools.partial(train), autograph=False, jit_compile=True
+    )
+
+
+def _make_predict_program(twin: Twin) -> Any:
+    """Returns a program that predicts with given variables."""
+    import tensorflow as tf
+
+    def predict(variables: Any, images: Tensor) -> Any:
+        mapping = list(zip(twin.model.variables, variables, strict=True))
+        token = traced_for_xla.set(True)
+        try:
+            with keras.StatelessScope(mapping):
+                return twin.model.predict_step((images,))
+        finally:
+            traced_for_xla.reset(token)
+
+    return tf.function(
+        functools.partial(predict), autograph=False, jit_compile=True
     )
 
 
