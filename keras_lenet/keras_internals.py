@@ -59,6 +59,18 @@ def restore_jax_state(model: Any, state: tuple[Any, ...]) -> None:
     model.jax_state_sync()
 
 
+def tensorboard_acts_only_on_epochs(callback: Any) -> bool:
+    """Returns whether Keras' `TensorBoard` does nothing on batches.
+
+    Then it only counts them, for the profiler.
+    """
+    return (
+        callback.update_freq == "epoch"
+        and not callback.write_steps_per_second
+        and not callback._should_trace
+    )
+
+
 def is_validation_of_fit(arguments: dict[str, Any]) -> bool:
     """Returns whether `evaluate` got these arguments from Keras' `fit`.
 

@@ -31,6 +31,12 @@ on_default_backend = pytest.mark.skipif(
 )
 
 
+on_torch = pytest.mark.skipif(
+    BACKEND != "torch",
+    reason="the same on every backend, runs on PyTorch, which starts fastest",
+)
+
+
 def run_python(code, *arguments, cwd=None):
     """Runs code in a process of its own and returns what it printed."""
     return subprocess.run(

@@ -22,6 +22,7 @@ from keras_lenet.callbacks.isolation import (
 )
 from keras_lenet.callbacks.periodic import PeriodicCallback
 from keras_lenet.callbacks.terminal import print_line, shows_progress_bar
+from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.distribution import is_main_process, repeat_for_devices
 from keras_lenet.files.atomic import atomic_write, check_file
 from keras_lenet.types import Array, Logs
@@ -43,6 +44,9 @@ class HeldOutEvaluation(PeriodicCallback):
     and `ModelCheckpoint` can use them. As with Keras' `validation_freq`, the
     names are missing in other epochs. If `fit` has `validation_data`, its
     results keep these names.
+
+    The trackers among the callbacks (`keras_lenet.trackers`) log the results
+    of every evaluation.
 
     `LeNet5.fit` makes several steps in one execution, a divisor of `freq`. If
     you compile with `steps_per_execution=k` yourself, callbacks reach the
@@ -246,11 +250,14 @@ class HeldOutEvaluation(PeriodicCallback):
         )
 
     def _report(self, row: dict[str, Any]) -> None:
-        """Adds an evaluation to the history, the terminal and the file."""
+        """Adds an evaluation to the history, the terminal and the files."""
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
         if not is_main_process():
             return
+        values = {key: value for key, value in row.items() if key != "step"}
+        for tracker in Tracker.of_fit(self.params):
+            tracker.send_scalars(values, row["step"])
         if self.verbose:
             # Keras first draws its bar after the epoch's first steps.
             bar_is_drawn = self.in_epoch and self.made_steps

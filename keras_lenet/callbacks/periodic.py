@@ -21,9 +21,30 @@ _numbers = itertools.count()
 class TolerantCallback(keras.callbacks.Callback):
     """Warns of its first error in a run, or raises it if `strict` is true."""
 
+    # All instances in the order of their creation. `of_fit` searches them.
+    instances: ClassVar[weakref.WeakValueDictionary[int, Any]] = (
+        weakref.WeakValueDictionary()
+    )
+
     def __init__(self, strict: bool) -> None:
         super().__init__()
         self.strict = strict
+        self.instances[next(_numbers)] = self
+
+    @classmethod
+    def of_fit(cls, params: Any) -> list[Any]:
+        """Returns the callbacks of this class in the `fit` with `params`.
+
+        Callbacks use it to find each other.
+        """
+        # Keras passes the same `params` object to all callbacks of a `fit`.
+        return [
+            callback
+            for _, callback in sorted(cls.instances.items())
+            if isinstance(callback, cls)
+            and params is not None
+            and callback.params is params
+        ]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._warned = False
@@ -34,21 +55,25 @@ class TolerantCallback(keras.callbacks.Callback):
         try:
             action(*arguments)
         except Exception as error:
-            if self.strict:
+            # A strict tracker may fail inside another callback's action.
+            if self.strict or getattr(error, "ends_run", False):
+                vars(error)["ends_run"] = True
                 # Keras would take these errors for the end of the data.
                 # TensorFlow may be missing, so compare its error's name.
                 if (
                     isinstance(error, StopIteration)
                     or type(error).__name__ == "OutOfRangeError"
                 ):
-                    raise RuntimeError(f"{when}: {error!r}") from error
+                    failure = RuntimeError(f"{when}: {error!r}")
+                    vars(failure)["ends_run"] = True
+                    raise failure from error
                 raise
             if not self._warned:
                 self._warned = True
-                failure = f"{type(self).__name__} failed {when}"
-                logging.getLogger(__name__).exception(failure)
+                text = f"{type(self).__name__} failed {when}"
+                logging.getLogger(__name__).exception(text)
                 warnings.warn(
-                    f"{failure}: {error!r}. The run continues, and the "
+                    f"{text}: {error!r}. The run continues, and the "
                     "callback tries again when it is next due. Later failures "
                     "are not reported. Set `strict=True` to raise the error.",
                     RuntimeWarning,
@@ -72,10 +97,6 @@ class PeriodicCallback(TolerantCallback):
     # Lets `LeNet5.fit` make several steps in one execution if they divide
     # `freq`.
     acts_only_at_freq = True
-    # All instances in the order of their creation. `of_fit` searches them.
-    instances: ClassVar[weakref.WeakValueDictionary[int, Any]] = (
-        weakref.WeakValueDictionary()
-    )
 
     def __init__(self, freq: int | str, strict: bool = False) -> None:
         super().__init__(strict)
@@ -85,22 +106,6 @@ class PeriodicCallback(TolerantCallback):
                 f"'epoch'. Received: freq={freq!r}"
             )
         self.freq = freq if isinstance(freq, str) else int(freq)
-        self.instances[next(_numbers)] = self
-
-    @classmethod
-    def of_fit(cls, params: Any) -> list[Any]:
-        """Returns the callbacks of this class in the `fit` with `params`.
-
-        Callbacks use it to find each other.
-        """
-        # Keras passes the same `params` object to all callbacks of a `fit`.
-        return [
-            callback
-            for _, callback in sorted(cls.instances.items())
-            if isinstance(callback, cls)
-            and params is not None
-            and callback.params is params
-        ]
 
     def on_interval(self, step: int, epoch: int) -> None:
         """Acts on `self.model` after `step` steps, in epoch `epoch`."""
@@ -109,7 +114,7 @@ class PeriodicCallback(TolerantCallback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
         self._steps_before_epoch = 0
-        self._updates_before = _count_updates(self.model)
+        self._updates_before = count_updates(self.model)
         self._epoch = 0
         self._schedule_after(0)
 
@@ -154,9 +159,7 @@ class PeriodicCallback(TolerantCallback):
         else:
             # An epoch's last execution may make fewer steps than the others.
             # Only the optimizer counts them.
-            updates = _count_updates(model) - self._updates_before
-            per_update = model.optimizer.gradient_accumulation_steps or 1
-            self._steps_before_epoch = updates * per_update
+            self._steps_before_epoch = count_steps(model, self._updates_before)
         if self.freq == "epoch":
             self._run_on_interval(self._steps_before_epoch)
         else:
@@ -178,6 +181,13 @@ class PeriodicCallback(TolerantCallback):
         self._attempt(f"at step {step}", self.on_interval, step, self._epoch)
 
 
-def _count_updates(model: Any) -> int:
+def count_steps(model: Any, updates_before: int) -> int:
+    """Returns the number of training steps after a number of updates."""
+    updates = count_updates(model) - updates_before
+    return updates * (model.optimizer.gradient_accumulation_steps or 1)
+
+
+def count_updates(model: Any) -> int:
+    """Returns the number of updates of the model's weights so far."""
     # `int(iterations)` fails inside a TensorFlow distribution strategy.
     return int(get_values([model.optimizer.iterations])[0])

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_lenet.callbacks.periodic import PeriodicCallback
+from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.types import Array
 
 _TUPLE, _ARRAY = "<tuple>", "<array>"
@@ -48,7 +49,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def get_callback_state(callback: Any) -> dict[str, Any]:
     """Returns the callback's attributes that belong to a run."""
-    if isinstance(callback, PeriodicCallback):
+    if isinstance(callback, (PeriodicCallback, Tracker)):
         return callback.get_state()
     arguments = inspect.signature(type(callback).__init__).parameters
     return {
@@ -60,7 +61,7 @@ def get_callback_state(callback: Any) -> dict[str, Any]:
 
 def set_callback_state(callback: Any, state: dict[str, Any]) -> None:
     """Restores what `get_callback_state` returned."""
-    if isinstance(callback, PeriodicCallback):
+    if isinstance(callback, (PeriodicCallback, Tracker)):
         callback.set_state(state)
     else:
         vars(callback).update(state)

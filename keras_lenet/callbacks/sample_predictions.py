@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from keras_lenet.callbacks.data import is_dataset, to_array, to_iterable
 from keras_lenet.callbacks.isolation import (
@@ -17,11 +18,13 @@ from keras_lenet.callbacks.isolation import (
     preserve_training_state,
 )
 from keras_lenet.callbacks.periodic import PeriodicCallback
+from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.distribution import is_main_process, repeat_for_devices
 from keras_lenet.plots.figure import (
     are_raw_floats,
     check_pixels,
     save_figure,
+    to_pixels,
 )
 from keras_lenet.plots.images import plot_predictions
 from keras_lenet.types import Array
@@ -35,7 +38,8 @@ class SamplePredictions(PeriodicCallback):
     """Draws images with their actual and predicted class, inside `fit`.
 
     Wrong predictions are marked. Like `HeldOutEvaluation`, it leaves the run
-    unchanged and runs at the same steps.
+    unchanged and runs at the same steps. The trackers among the callbacks
+    (`keras_lenet.trackers`) log every picture, too.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, 1 channel
@@ -119,8 +123,21 @@ class SamplePredictions(PeriodicCallback):
             path = Path(self.filepath.format(step=step, epoch=epoch + 1))
             path.parent.mkdir(parents=True, exist_ok=True)
             save_figure(figure, path)
+        self._send(figure, step)
         # Free the figure now: it contains reference cycles.
         figure.clear()
+
+    def _send(self, figure: Figure, step: int) -> None:
+        """Sends a figure to the trackers of the `fit`."""
+        if not (trackers := Tracker.of_fit(self.params)):
+            return
+        others = SamplePredictions.of_fit(self.params)
+        name = "predictions"
+        if len(others) > 1:
+            name += f"_{others.index(self) + 1}"
+        image = to_pixels(figure)
+        for tracker in trackers:
+            tracker.send_image(name, image, step)
 
 
 def _first_images(dataset: Any) -> tuple[Array, Array]:

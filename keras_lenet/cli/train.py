@@ -7,7 +7,13 @@ from typing import Any
 
 from keras_lenet.cli import options
 from keras_lenet.cli.terminal import silence_tfds
-from keras_lenet.training import MODEL_NAMES, RECIPES, Recipe, train
+from keras_lenet.training import (
+    MODEL_NAMES,
+    RECIPES,
+    TRACKER_PACKAGES,
+    Recipe,
+    train,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -89,6 +95,15 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="continue the interrupted run in --output, if there is one; all "
         "other options must be the same",
+    )
+    parser.add_argument(
+        "--log",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAMES",
+        help="log every evaluation and the pictures to trackers, separated by "
+        f"commas: {', '.join(TRACKER_PACKAGES)}; csv and tensorboard write "
+        "into --output",
     )
     _add_processes(parser)
     parser.set_defaults(run=run)

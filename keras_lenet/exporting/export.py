@@ -19,12 +19,12 @@ from keras_lenet.exporting import (
     tensorflow_files,
     web_page,
 )
-from keras_lenet.exporting.extras import check_installed
 from keras_lenet.files.atomic import atomic_write, check_file
 from keras_lenet.models.adapt import adapt
 from keras_lenet.models.lenet5 import LeNet5
 from keras_lenet.original.model import OriginalLeNet5
 from keras_lenet.types import Array
+from keras_lenet.validation.extras import check_installed
 from keras_lenet.version import __version__
 
 # How far probabilities may be from those of Keras. Those of `OriginalLeNet5`
@@ -250,7 +250,7 @@ def _check_arguments(
     # TensorFlow quantizes the C program too.
     quantizes_c = int8 and format == "c"
     for name in ("tensorflow",) if quantizes_c else FORMATS[format].needs:
-        check_installed(name)
+        check_installed(name, "This format")
 
 
 def _shape_with_preprocessing(model: Any) -> tuple[int, ...]:

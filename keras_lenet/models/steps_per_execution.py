@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_lenet.keras_internals import tensorboard_acts_only_on_epochs
+
 # More steps per execution gave no measurable gain.
 _MAX_STEPS = 32
 
@@ -91,10 +93,7 @@ def acts_only_at_freq(callback: Any) -> bool:
 
 def acts_on_batches(callback: Any) -> bool:
     """Returns whether a callback has a hook on batches."""
-    # Keras' callbacks with `save_freq` have the hooks but do nothing in them.
-    if getattr(callback, "save_freq", None) == "epoch" and type(
-        callback
-    ).__module__.startswith("keras."):
+    if _acts_only_on_epochs(callback):
         return False
     base = keras.callbacks.Callback
     # `LambdaCallback` has no methods but attributes, which have no `__func__`.
@@ -103,6 +102,21 @@ def acts_on_batches(callback: Any) -> bool:
         getattr(getattr(callback, name), "__func__", None)
         is not getattr(base, name)
         for name in _BATCH_HOOKS
+    )
+
+
+def _acts_only_on_epochs(callback: Any) -> bool:
+    """Returns whether a known callback does nothing in its hooks on batches."""
+    if vars(callback).keys() & set(_BATCH_HOOKS):
+        return False
+    if type(callback) is keras.callbacks.TensorBoard:
+        return tensorboard_acts_only_on_epochs(callback)
+    package = type(callback).__module__.partition(".")[0]
+    if package == "wandb" and type(callback).__name__ == "WandbMetricsLogger":
+        return not callback.logging_batch_wise
+    # Of Keras' own, those that save.
+    return package == "keras" and (
+        getattr(callback, "save_freq", None) == "epoch"
     )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from keras_lenet.files.atomic import atomic_write
+from keras_lenet.types import Array
 
 # The palette of Okabe and Ito is distinct for any colour vision
 # (https://jfly.uni-koeln.de/color/). In greyscale, dashes tell lines apart.
@@ -27,6 +29,13 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure atomically, in the format of the path's suffix."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def to_pixels(figure: Figure) -> Array:
+    """Returns a figure as a uint8 array of shape `(height, width, 3)`."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 class NotebookFigure(Figure):

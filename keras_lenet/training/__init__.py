@@ -1,6 +1,11 @@
 """Recipes by name, and `train`, which runs a recipe from data to files."""
 
-from keras_lenet.training.registry import MODEL_NAMES, RECIPES, Recipe
+from keras_lenet.training.registry import (
+    MODEL_NAMES,
+    RECIPES,
+    TRACKER_PACKAGES,
+    Recipe,
+)
 from keras_lenet.training.run import (
     TrainingInterrupted,
     TrainingResult,
@@ -10,6 +15,7 @@ from keras_lenet.training.run import (
 __all__ = [
     "MODEL_NAMES",
     "RECIPES",
+    "TRACKER_PACKAGES",
     "Recipe",
     "TrainingInterrupted",
     "TrainingResult",

@@ -1,10 +1,17 @@
 """Checks of the arguments of `train`."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_lenet.training.registry import MODEL_NAMES, RECIPES, Recipe
+from keras_lenet.training.registry import (
+    MODEL_NAMES,
+    RECIPES,
+    TRACKER_PACKAGES,
+    Recipe,
+)
+from keras_lenet.validation.extras import check_installed
 
 
 def choose_recipe(
@@ -34,6 +41,20 @@ def choose_recipe(
             f"Received: recipe={recipe!r}, start_from={str(start_from)!r}"
         )
     return used
+
+
+def check_trackers(log: Sequence[str]) -> None:
+    """Checks that the trackers of `train` exist and can be imported."""
+    if isinstance(log, str) or not (
+        set(log) <= set(TRACKER_PACKAGES) and len(set(log)) == len(log)
+    ):
+        raise ValueError(
+            "`log` must be a list of different names: "
+            f"{', '.join(TRACKER_PACKAGES)}. Received: log={log!r}"
+        )
+    for name in log:
+        if package := TRACKER_PACKAGES[name]:
+            check_installed(package, f"The tracker {name!r}")
 
 
 def check_not_interrupted(state: Path) -> None:

@@ -81,3 +81,12 @@ RECIPES = {
 }
 
 MODEL_NAMES = list(dict.fromkeys(recipe.model for recipe in RECIPES.values()))
+
+# Name of a tracker in `keras_lenet.trackers.TRACKERS`: the module it needs.
+TRACKER_PACKAGES = {
+    "csv": None,
+    "tensorboard": "tensorboardX",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+}

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from keras_lenet.training.checks import (
     check_data,
     check_devices,
     check_not_interrupted,
+    check_trackers,
     choose_recipe,
     make_writable,
 )
@@ -95,6 +96,7 @@ def train(
     seed: int = 98,
     output: str | os.PathLike[str] = "lenet5-run",
     resume: bool = False,
+    log: Sequence[str] = (),
     data_dir: str | os.PathLike[str] | None = None,
     verbose: int = 1,
 ) -> TrainingResult:
@@ -128,6 +130,10 @@ def train(
             overwritten. Defaults to `"lenet5-run"`.
         resume: Boolean. Whether to continue an interrupted run in `output`,
             if there is one. Defaults to `False`.
+        log: Sequence of names in `keras_lenet.trackers.TRACKERS`: `"csv"`,
+            `"tensorboard"`, `"wandb"`, `"mlflow"` or `"trackio"`. These log
+            every evaluation and the pictures, the first two in `output`.
+            Defaults to none.
         data_dir: Path, as for `load_data`.
         verbose: 0 or 1. Whether to print the model's summary and every
             evaluation, and to show a progress bar in a terminal. Defaults to
@@ -152,6 +158,7 @@ def train(
     """
     import keras
 
+    from keras_lenet.callbacks.tracker import Tracker
     from keras_lenet.distribution import is_main_process
 
     for name, value in (
@@ -162,6 +169,7 @@ def train(
     ):
         if value is not None:
             check_positive_integer(name, value)
+    check_trackers(log)
     used = choose_recipe(recipe, model, start_from)
     batch_size = batch_size or used.batch_size
     check_devices(batch_size)
@@ -191,7 +199,7 @@ def train(
         order = generator.permutation(len(x_train))
         x_train, y_train = x_train[order], y_train[order]
     batches = _make_batches(used, x_train, y_train, batch_size, seed)
-    held_out, predictions, resumable = _make_callbacks(
+    callbacks = _make_callbacks(
         data,
         batches,
         generator,
@@ -199,9 +207,10 @@ def train(
         eval_every=eval_every or used.eval_every or epoch,
         eval_size=min(eval_size, len(x_test)),
         seed=seed,
+        log=log,
         verbose=verbose,
     )
-    callbacks = [held_out, predictions, resumable]
+    held_out, *_, resumable = callbacks
     if used.estimates_curvature:
         from keras_lenet.original import CurvatureEstimation
 
@@ -213,7 +222,11 @@ def train(
     if has_bar:
         callbacks.append(_progress_bar())
     _fit(trained, batches, steps, callbacks, resumable, has_bar)
-    return _finish(trained, held_out, data, output, verbose)
+    result = _finish(trained, held_out, data, output, verbose)
+    if is_main:
+        logs = [c.path for c in callbacks if isinstance(c, Tracker) and c.path]
+        result.files.extend(logs)
+    return result
 
 
 def _make_model(name: str, start_from: Any, data: "ImageData") -> Any:
@@ -276,9 +289,11 @@ def _make_callbacks(
     eval_every: int,
     eval_size: int,
     seed: int,
+    log: Sequence[str],
     verbose: int,
 ) -> list[Any]:
     from keras_lenet import callbacks
+    from keras_lenet.trackers import TRACKERS
 
     _, (x_test, y_test) = data
     held_out = callbacks.HeldOutEvaluation(
@@ -304,7 +319,8 @@ def _make_callbacks(
     resumable = callbacks.ResumableTraining(
         output / _STATE, batches, freq=freq, verbose=verbose
     )
-    return [held_out, predictions, resumable]
+    trackers = [TRACKERS[name](output) for name in log]
+    return [held_out, predictions, *trackers, resumable]
 
 
 def _fit(
