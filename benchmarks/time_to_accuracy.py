@@ -31,8 +31,8 @@ THRESHOLD = 0.99
 # Name: backend, batch size, epochs.
 SUBJECTS = {
     "plain, tensorflow": ("tensorflow", 128, 10),
-    "ours, tensorflow": ("tensorflow", 250, 2),
-    "ours, jax": ("jax", 250, 2),
+    "ours, tensorflow": ("tensorflow", 125, 1),
+    "ours, jax": ("jax", 125, 1),
 }
 
 

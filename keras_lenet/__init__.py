@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ResumableTraining,
         SamplePredictions,
     )
+    from keras_lenet.classifier import LeNet5Classifier
     from keras_lenet.datasets.distortion import RandomDistortion
     from keras_lenet.exporting import export
     from keras_lenet.layers import PadTo32
@@ -26,6 +27,7 @@ __all__ = [
     "CurvatureEstimation",
     "HeldOutEvaluation",
     "LeNet5",
+    "LeNet5Classifier",
     "OriginalLeNet5",
     "PadTo32",
     "RandomDistortion",
@@ -44,6 +46,7 @@ _MODULES = {
     "CurvatureEstimation": "original",
     "HeldOutEvaluation": "callbacks",
     "LeNet5": "models",
+    "LeNet5Classifier": "classifier",
     "OriginalLeNet5": "original",
     "PadTo32": "layers",
     "RandomDistortion": "datasets.distortion",

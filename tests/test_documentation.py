@@ -123,8 +123,10 @@ def small_world(tmp_path, monkeypatch, request, digits):
     request.addfinalizer(lambda: tensorflow.config.run_functions_eagerly(False))
     # `SamplePredictions(filepath=None)` needs a notebook.
     shell = SimpleNamespace(kernel=object())
-    notebook = SimpleNamespace(get_ipython=lambda: shell, version_info=(9, 0))
     display = SimpleNamespace(display=lambda figure: None)
+    notebook = SimpleNamespace(
+        get_ipython=lambda: shell, version_info=(9, 0), display=display
+    )
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(tmp_path)
@@ -175,6 +177,8 @@ def in_small_world(test):
         needs_tensorflow,
         # An epoch has five steps, even if the dataset is smaller.
         pytest.mark.filterwarnings("ignore:Your input ran out of data"),
+        # KerasTuner.
+        pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
         # `tf.data` does not run eagerly.
         pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
     ):
