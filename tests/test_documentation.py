@@ -178,7 +178,9 @@ def in_small_world(test):
         # An epoch has five steps, even if the dataset is smaller.
         pytest.mark.filterwarnings("ignore:Your input ran out of data"),
         # KerasTuner.
-        pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
+        pytest.mark.filterwarnings(
+            "ignore:(currentThread|getName):DeprecationWarning"
+        ),
         # `tf.data` does not run eagerly.
         pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
     ):
