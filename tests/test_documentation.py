@@ -123,7 +123,9 @@ def small_world(tmp_path, monkeypatch, request, digits):
     request.addfinalizer(lambda: tensorflow.config.run_functions_eagerly(False))
     # `SamplePredictions(filepath=None)` needs a notebook.
     shell = SimpleNamespace(kernel=object())
-    display = SimpleNamespace(display=lambda figure: None)
+    display = SimpleNamespace(
+        display=lambda figure: None, clear_output=lambda: None
+    )
     notebook = SimpleNamespace(
         get_ipython=lambda: shell, version_info=(9, 0), display=display
     )

@@ -290,7 +290,8 @@ class HeldOutEvaluation(PeriodicCallback):
         sums: list[Array] | None = None
         for batch in self._batches(data, step):
             repeated, times = repeat_for_devices(batch)
-            # This resets the metrics first.
+            # Before Keras 3.14, `test_on_batch` does not do it on JAX.
+            model.reset_metrics()
             model.test_on_batch(*repeated)
             batch_sums = [
                 (value / times).astype(value.dtype)

@@ -1,6 +1,7 @@
 """Checks of untrusted HDF5 files."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,15 @@ def check_hdf5(path: Path, content: bytes) -> None:
 
     with h5py.File(io.BytesIO(content)) as file:
         check(file)
+
+
+def has_optimizer_state(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a file of weights has the state of an optimizer."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        group = file.get("optimizer/vars")
+        # Before the first step, there are only its steps and learning rate.
+        return isinstance(group, h5py.Group) and len(group) > 2

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lenet.callbacks.order import check_order
+from keras_lenet.files.hdf5 import has_optimizer_state
 from keras_lenet.keras_internals import has_one_replica, is_validation_of_fit
 from keras_lenet.models import array_data, jax_programs, multi_step, torch_step
 from keras_lenet.models.adapt import adapt
@@ -116,6 +117,19 @@ class BaseModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+    @_documented_as(keras.Model.load_weights)
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        arguments = _bind(super().load_weights, args, kwargs)
+        optimizer = self.optimizer if self.compiled else None
+        if (
+            optimizer is not None
+            and not optimizer.built
+            and has_optimizer_state(arguments["filepath"])
+        ):
+            # Keras would leave it out, with a warning.
+            optimizer.build(self.trainable_variables)
+        super().load_weights(**arguments)
 
     def make_train_function(self, force: bool = False) -> Any:
         # On a GPU, it depends on the batch size.

@@ -6,6 +6,7 @@ import pytest
 
 from keras_lenet import LeNet5, recipes
 from tests.helpers import once, run_python
+from tests.models.helpers import assert_close, random_data
 
 needs_tensorflow_backend = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about tf.data in Keras"
@@ -387,3 +388,36 @@ def test_a_loss_with_the_wrong_from_logits_is_rejected(activation, generator):
                 method(images, labels, verbose=0)
         model.compile(loss=make(from_logits=activation is None))
         model.evaluate(images, labels, verbose=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weights_are_loaded_with_the_state_of_the_optimizer(
+    optimizer, generator, tmp_path
+):
+    images, labels = random_data(generator, 32)
+    path = tmp_path / "model.weights.h5"
+    models = []
+    for _ in range(2):
+        model = LeNet5()
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        if path.exists():
+            # The tests turn Keras' warnings into errors.
+            model.load_weights(path)
+        model.fit(images, labels, shuffle=False, verbose=0)
+        if not path.exists():
+            model.save_weights(path)
+            model.fit(images, labels, shuffle=False, verbose=0)
+        models.append(model)
+    assert models[1].optimizer.iterations == 2
+    assert_close(*(model.get_weights() for model in models))
+
+
+def test_weights_without_an_optimizer_are_loaded(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    saved, loaded = LeNet5(), LeNet5()
+    saved.compile("adam", "sparse_categorical_crossentropy")
+    saved.save_weights(path)
+    loaded.compile("adam", "sparse_categorical_crossentropy")
+    loaded.load_weights(path)
+    assert not loaded.optimizer.built
+    assert_close(loaded.get_weights(), saved.get_weights())
