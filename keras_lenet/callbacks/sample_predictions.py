@@ -117,17 +117,18 @@ class SamplePredictions(PeriodicCallback):
         )
         if not is_main_process():
             return
+        path = None
         if self.filepath is None:
             importlib.import_module("IPython.display").display(figure)
         else:
             path = Path(self.filepath.format(step=step, epoch=epoch + 1))
             path.parent.mkdir(parents=True, exist_ok=True)
             save_figure(figure, path)
-        self._send(figure, step)
+        self._send(figure, path, step)
         # Free the figure now: it contains reference cycles.
         figure.clear()
 
-    def _send(self, figure: Figure, step: int) -> None:
+    def _send(self, figure: Figure, path: Path | None, step: int) -> None:
         """Sends a figure to the trackers of the `fit`."""
         if not (trackers := Tracker.of_fit(self.params)):
             return
@@ -135,7 +136,7 @@ class SamplePredictions(PeriodicCallback):
         name = "predictions"
         if len(others) > 1:
             name += f"_{others.index(self) + 1}"
-        image = to_pixels(figure)
+        image = to_pixels(figure, path)
         for tracker in trackers:
             tracker.send_image(name, image, step)
 

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from keras_lenet.files.atomic import atomic_write
 from keras_lenet.types import Array
@@ -31,8 +33,15 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def to_pixels(figure: Figure) -> Array:
-    """Returns a figure as a uint8 array of shape `(height, width, 3)`."""
+def to_pixels(figure: Figure, path: Path | None = None) -> Array:
+    """Returns a figure, which `path` may have, as a uint8 array.
+
+    Its shape is `(height, width, 3)`.
+    """
+    if path is not None and path.suffix == ".png":
+        # Reading takes a tenth of the time of drawing.
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]

@@ -56,7 +56,7 @@ RECIPES = {
         eval_every=5,
     ),
     "fast": Recipe(
-        "a one-cycle learning rate and label smoothing, more accurate than "
+        "Muon, a one-cycle learning rate, label smoothing, more accurate than "
         "cookbook after the same number of steps",
         lambda steps, batch_size: _recipes().fast(steps),
         steps=300,

@@ -150,9 +150,9 @@ def test_several_pictures_have_names_of_their_own(tmp_path):
     tracker = Recorder(strict=True)
     pictures = [
         SamplePredictions(
-            IMAGES[:2], LABELS[:2], filepath=str(tmp_path / f"{i}.png")
+            IMAGES[:2], LABELS[:2], filepath=str(tmp_path / name), strict=True
         )
-        for i in range(2)
+        for name in ("1.png", "2.svg")
     ]
     fit([*pictures, tracker], epochs=1)
     assert (6, "predictions_1") in tracker.calls
