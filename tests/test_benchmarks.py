@@ -21,6 +21,7 @@ from tests.helpers import (
     BACKEND,
     HAS_TENSORFLOW,
     needs_tensorflow,
+    on_torch,
     on_default_backend,
     run_python,
 )
@@ -256,6 +257,7 @@ def test_other_options_override_quick():
     assert options.subjects == throughput.QUICK["subjects"]
 
 
+@on_torch
 @needs_tensorflow
 def test_accuracy_trains_each_seed_once_and_writes_results(
     tmp_path, monkeypatch, capsys
@@ -286,6 +288,7 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
 
 
+@on_torch
 @needs_tensorflow
 def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
     numbers = ["--images", "1250", "--epochs", "2", "--state", str(tmp_path)]
@@ -304,6 +307,7 @@ def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
     assert card["test_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
 
 
+@on_torch
 @needs_tensorflow
 def test_paper_trains_each_seed_once_and_writes_comparisons(
     tmp_path, monkeypatch, capsys
