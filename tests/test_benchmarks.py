@@ -21,8 +21,8 @@ from tests.helpers import (
     BACKEND,
     HAS_TENSORFLOW,
     needs_tensorflow,
-    on_torch,
     on_default_backend,
+    on_torch,
     run_python,
 )
 
