@@ -290,7 +290,7 @@ class HeldOutEvaluation(PeriodicCallback):
         sums: list[Array] | None = None
         for batch in self._batches(data, step):
             repeated, times = repeat_for_devices(batch)
-            # Before Keras 3.14, `test_on_batch` does not do it on JAX.
+            # `test_on_batch` of Keras 3.13 does not do it on JAX.
             model.reset_metrics()
             model.test_on_batch(*repeated)
             batch_sums = [

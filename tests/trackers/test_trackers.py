@@ -358,6 +358,7 @@ def test_a_missing_package_is_named(name, folder, monkeypatch):
     assert not list(folder.iterdir())
 
 
+@needs_tensorflow
 def test_train_logs_by_name(folder):
     result = train(steps=10, log=["csv", "tensorboard"], output="run")
     values, _ = readers.read_csv(folder / "run")
