@@ -62,8 +62,8 @@ class LeNet5Classifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.model_selection import cross_val_score
     >>> X, y = load_digits(return_X_y=True)
-    >>> scores = cross_val_score(LeNet5Classifier(epochs=5), X, y, cv=3)
-    >>> bool(scores.mean() > 0.9)
+    >>> scores = cross_val_score(LeNet5Classifier(), X[:600], y[:600], cv=2)
+    >>> bool(scores.mean() > 0.8)
     True
     """
 

@@ -137,10 +137,9 @@ def test_train_compiles_with_the_fast_recipe(tmp_path, npz):
     assert code == 0
     model = keras.saving.load_model(tmp_path / "model.keras")
     expected = recipes.fast(steps=4)
-    config = model.optimizer.get_config()
-    wanted = expected["optimizer"].get_config()
-    for name in ("learning_rate", "beta_1", "beta_2"):
-        assert config[name] == wanted[name]
+    configs = [o.get_config() for o in (model.optimizer, expected["optimizer"])]
+    # Keras counts up the names.
+    assert configs[0] | {"name": None} == configs[1] | {"name": None}
     assert model.loss.get_config() == expected["loss"].get_config()
 
 
