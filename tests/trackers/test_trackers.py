@@ -297,9 +297,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.skipif(
-    BACKEND == "jax", reason="reading `iterations` disturbs JAX's fit"
-)
+@on_torch
 @pytest.mark.parametrize("name", ["csv", "tensorboard"])
 def test_a_resumed_run_is_logged_as_if_never_interrupted(name, folder):
     def run(*others):
