@@ -98,7 +98,14 @@ def write_int8(
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        quantization.quantize_static(path, path, Reader(), per_channel=True)
+        quantization.quantize_static(
+            path,
+            path,
+            Reader(),
+            per_channel=True,
+            # Processors without VNNI clip sums of products of 8 bits.
+            reduce_range=True,
+        )
     finally:
         logging.disable(level)
     quantized = onnx.load(path)
