@@ -81,7 +81,29 @@ class TolerantCallback(keras.callbacks.Callback):
                 )
 
 
-class PeriodicCallback(TolerantCallback):
+class StatefulCallback(TolerantCallback):
+    """A callback whose state belongs to the run, so that it can be resumed."""
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        self._updates_before = _count_updates(self.model)
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the state that a resumed run continues with."""
+        return {"updates_before": self._updates_before}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what `get_state` returned, after `on_train_begin`."""
+        self._updates_before = state["updates_before"]
+
+    def _count_steps(self) -> int:
+        """Returns the steps of the run so far, as the optimizer counts them."""
+        updates = _count_updates(self.model) - self._updates_before
+        optimizer = self.model.optimizer
+        return updates * (optimizer.gradient_accumulation_steps or 1)
+
+
+class PeriodicCallback(StatefulCallback):
     """Calls `on_interval` every `freq` training steps or after every epoch.
 
     It runs before the next step begins. It detects a due step with integer
@@ -114,22 +136,19 @@ class PeriodicCallback(TolerantCallback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
         self._steps_before_epoch = 0
-        self._updates_before = count_updates(self.model)
         self._epoch = 0
         self._schedule_after(0)
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the state that a resumed run continues with."""
         return {
+            **super().get_state(),
             "steps_before_epoch": self._steps_before_epoch,
-            "updates_before": self._updates_before,
             "next_step": self._next_step,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what `get_state` returned, after `on_train_begin`."""
+        super().set_state(state)
         self._steps_before_epoch = state["steps_before_epoch"]
-        self._updates_before = state["updates_before"]
         self._next_step = state["next_step"]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -159,7 +178,7 @@ class PeriodicCallback(TolerantCallback):
         else:
             # An epoch's last execution may make fewer steps than the others.
             # Only the optimizer counts them.
-            self._steps_before_epoch = count_steps(model, self._updates_before)
+            self._steps_before_epoch = self._count_steps()
         if self.freq == "epoch":
             self._run_on_interval(self._steps_before_epoch)
         else:
@@ -181,13 +200,6 @@ class PeriodicCallback(TolerantCallback):
         self._attempt(f"at step {step}", self.on_interval, step, self._epoch)
 
 
-def count_steps(model: Any, updates_before: int) -> int:
-    """Returns the number of training steps after a number of updates."""
-    updates = count_updates(model) - updates_before
-    return updates * (model.optimizer.gradient_accumulation_steps or 1)
-
-
-def count_updates(model: Any) -> int:
-    """Returns the number of updates of the model's weights so far."""
+def _count_updates(model: Any) -> int:
     # `int(iterations)` fails inside a TensorFlow distribution strategy.
     return int(get_values([model.optimizer.iterations])[0])

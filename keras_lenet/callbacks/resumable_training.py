@@ -12,8 +12,10 @@ import numpy as np
 from keras_lenet.callbacks import run_state
 from keras_lenet.callbacks.fingerprint import describe_run
 from keras_lenet.callbacks.isolation import get_values, set_values
-from keras_lenet.callbacks.periodic import PeriodicCallback
-from keras_lenet.callbacks.tracker import Tracker
+from keras_lenet.callbacks.periodic import (
+    PeriodicCallback,
+    StatefulCallback,
+)
 from keras_lenet.distribution import (
     gather_from_processes,
     is_main_process,
@@ -269,12 +271,11 @@ class ResumableTraining(PeriodicCallback):
 
     def _stateful(self) -> list[keras.callbacks.Callback]:
         """Returns the other callbacks whose state belongs to the run."""
-        periodic = [
+        ours = [
             callback
-            for callback in PeriodicCallback.of_fit(self.params)
+            for callback in StatefulCallback.of_fit(self.params)
             if callback is not self
         ]
-        ours = [*periodic, *Tracker.of_fit(self.params)]
         return [*ours, *(c for c in self.callbacks if c not in ours)]
 
     def _check_order(self) -> None:

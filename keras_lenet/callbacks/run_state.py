@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lenet.callbacks.periodic import PeriodicCallback
-from keras_lenet.callbacks.tracker import Tracker
+from keras_lenet.callbacks.periodic import StatefulCallback
 from keras_lenet.types import Array
 
 _TUPLE, _ARRAY = "<tuple>", "<array>"
@@ -49,7 +48,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def get_callback_state(callback: Any) -> dict[str, Any]:
     """Returns the callback's attributes that belong to a run."""
-    if isinstance(callback, (PeriodicCallback, Tracker)):
+    if isinstance(callback, StatefulCallback):
         return callback.get_state()
     arguments = inspect.signature(type(callback).__init__).parameters
     return {
@@ -61,7 +60,7 @@ def get_callback_state(callback: Any) -> dict[str, Any]:
 
 def set_callback_state(callback: Any, state: dict[str, Any]) -> None:
     """Restores what `get_callback_state` returned."""
-    if isinstance(callback, (PeriodicCallback, Tracker)):
+    if isinstance(callback, StatefulCallback):
         callback.set_state(state)
     else:
         vars(callback).update(state)

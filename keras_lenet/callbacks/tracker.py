@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_lenet.callbacks.periodic import (
-    TolerantCallback,
-    count_steps,
-    count_updates,
-)
+from keras_lenet.callbacks.periodic import StatefulCallback
 from keras_lenet.distribution import is_main_process
 from keras_lenet.types import Array, Logs
+from keras_lenet.validation.extras import check_installed
 
 
-class Tracker(TolerantCallback):
+class Tracker(StatefulCallback):
     """Sends what `fit` reports to an experiment tracker.
 
     Put trackers into the `callbacks` of `fit`, in any order, but before
@@ -38,10 +35,15 @@ class Tracker(TolerantCallback):
         strict: Boolean. Whether an error of the tracker ends the run. By
             default the run continues, with one warning.
 
+    Raises:
+        ImportError: If the package `needs` is not installed.
+
     Attributes:
+        needs: String or `None`. The package that a subclass imports.
         run_id: String or `None`. Set by `open` if the tracker gives the run a
             name. If it is set already, `open` continues that run.
-        first_step: Integer. The step from which a resumed run continues, or 0.
+        next_step: Integer. 1 more than the last step with a value in the run,
+            or 0.
         path: Path of the file or folder that the tracker writes, or `None`.
 
     Example:
@@ -68,12 +70,15 @@ class Tracker(TolerantCallback):
     10 epoch_loss epoch_val_loss
     """
 
+    needs: str | None = None
     run_id: str | None = None
-    first_step = 0
+    next_step = 0
     path: Path | None = None
     _is_open = False
 
     def __init__(self, strict: bool = False) -> None:
+        if self.needs is not None:
+            check_installed(self.needs, f"`{type(self).__name__}`")
         super().__init__(strict)
 
     def open(self) -> None:
@@ -90,14 +95,16 @@ class Tracker(TolerantCallback):
         """Ends the run in the tracker."""
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the state that a resumed run continues with."""
-        step = count_steps(self.model, self._updates_before)
-        return {"run_id": self.run_id, "first_step": step}
+        return {
+            **super().get_state(),
+            "run_id": self.run_id,
+            "next_step": self.next_step,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what `get_state` returned, after `on_train_begin`."""
+        super().set_state(state)
         self.run_id = state["run_id"]
-        self.first_step = state["first_step"]
+        self.next_step = state["next_step"]
 
     def send_scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Logs those of the values that are numbers. Tolerates errors."""
@@ -106,11 +113,11 @@ class Tracker(TolerantCallback):
             for name, value in values.items()
             if np.ndim(value) == 0
         }
-        self._send(self.log_scalars, numbers, step=step)
+        self._send(step, self.log_scalars, numbers)
 
     def send_image(self, name: str, image: Array, step: int) -> None:
         """Logs a picture, and tolerates errors."""
-        self._send(self.log_image, name, image, step=step)
+        self._send(step, self.log_image, name, image)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
@@ -118,29 +125,30 @@ class Tracker(TolerantCallback):
         self._close()
         self._has_ended = False
         self.run_id = None
-        self.first_step = 0
-        self._updates_before = count_updates(self.model)
+        self.next_step = 0
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if is_main_process():
             values = {f"epoch_{k}": v for k, v in (logs or {}).items()}
-            step = count_steps(self.model, self._updates_before)
-            self.send_scalars(values, step)
+            self.send_scalars(values, self._count_steps())
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self._close()
         self._has_ended = True
 
     def _send(
-        self, log: Callable[..., None], *arguments: Any, step: int
+        self, step: int, log: Callable[..., None], *arguments: Any
     ) -> None:
-        self._attempt(f"at step {step}", self._log, log, *arguments, step)
+        self._attempt(f"at step {step}", self._log, step, log, *arguments)
 
-    def _log(self, log: Callable[..., None], *arguments: Any) -> None:
+    def _log(
+        self, step: int, log: Callable[..., None], *arguments: Any
+    ) -> None:
         if not self._is_open:
             self.open()
             self._is_open = True
-        log(*arguments)
+        log(*arguments, step)
+        self.next_step = step + 1
         if self._has_ended:
             # From a callback that comes later in the list.
             self._close()

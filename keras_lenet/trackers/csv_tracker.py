@@ -1,10 +1,8 @@
 """Values of a run in a CSV file."""
 
 import csv
-import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.files.atomic import atomic_write, check_file
@@ -44,18 +42,19 @@ class CSVTracker(Tracker):
         super().__init__(strict)
         self.path: Path = Path(filename)
         check_file(self.path, "filename")
-        self._count = 0
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        super().on_train_begin(logs)
-        self._count = 0
 
     def open(self) -> None:
         rows = [_HEADER]
-        if self._count:
-            # The interrupted run may have gone on after it was saved.
+        if self.next_step:
+            # An interrupted run may have gone on after it was saved, and may
+            # have written a part of a line.
             with self.path.open(newline="", encoding="utf-8") as file:
-                rows = list(itertools.islice(csv.reader(file), self._count + 1))
+                _, *others = csv.reader(file)
+            rows += [
+                row
+                for row in others
+                if len(row) == len(_HEADER) and int(row[0]) < self.next_step
+            ]
         with (
             atomic_write(self.path) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -67,11 +66,3 @@ class CSVTracker(Tracker):
             csv.writer(file).writerows(
                 [step, name, value] for name, value in values.items()
             )
-        self._count += len(values)
-
-    def get_state(self) -> dict[str, Any]:
-        return {**super().get_state(), "count": self._count}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        self._count = state["count"]

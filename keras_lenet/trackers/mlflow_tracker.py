@@ -4,7 +4,6 @@ from typing import Any
 
 from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.types import Array
-from keras_lenet.validation.extras import check_installed
 
 
 class MLflowTracker(Tracker):
@@ -36,13 +35,14 @@ class MLflowTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
+    needs = "mlflow"
+
     def __init__(
         self,
         experiment: str = "keras-lenet",
         strict: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_installed("mlflow", "`MLflowTracker`")
         super().__init__(strict)
         self.experiment = experiment
         self.kwargs = kwargs
@@ -67,8 +67,7 @@ class MLflowTracker(Tracker):
     def log_image(self, name: str, image: Array, step: int) -> None:
         import mlflow
 
-        assert self.run_id is not None
-        client = mlflow.MlflowClient()
+        client: Any = mlflow.MlflowClient()
         client.log_image(self.run_id, image, key=name, step=step)
 
     def close(self) -> None:

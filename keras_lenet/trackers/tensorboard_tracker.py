@@ -7,7 +7,6 @@ from typing import Any
 
 from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.types import Array
-from keras_lenet.validation.extras import check_installed
 
 _numbers = itertools.count()
 
@@ -39,22 +38,14 @@ class TensorBoardTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
+    needs = "tensorboardX"
+
     def __init__(
         self, log_dir: str | os.PathLike[str] = "logs", strict: bool = False
     ) -> None:
-        check_installed("tensorboardX", "`TensorBoardTracker`")
         super().__init__(strict)
         self.path: Path = Path(log_dir)
         self._writer: Any = None
-        self._next_step = 0
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        super().on_train_begin(logs)
-        self._next_step = 0
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        self._next_step = self.first_step + 1
 
     def open(self) -> None:
         from tensorboardX import SummaryWriter
@@ -62,7 +53,7 @@ class TensorBoardTracker(Tracker):
         self._writer = SummaryWriter(
             str(self.path),
             # TensorBoard forgets what other runs logged from this step on.
-            purge_step=self._next_step,
+            purge_step=self.next_step,
             # Otherwise, a second file in a second would replace the first.
             filename_suffix=f".{os.getpid()}.{next(_numbers)}",
         )
@@ -70,15 +61,11 @@ class TensorBoardTracker(Tracker):
     def log_scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        self._flush(step)
+        self._writer.flush()
 
     def log_image(self, name: str, image: Array, step: int) -> None:
         self._writer.add_image(name, image, step, dataformats="HWC")
-        self._flush(step)
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
-
-    def _flush(self, step: int) -> None:
-        self._writer.flush()
-        self._next_step = step + 1

@@ -4,7 +4,6 @@ from typing import Any
 
 from keras_lenet.callbacks.tracker import Tracker
 from keras_lenet.types import Array
-from keras_lenet.validation.extras import check_installed
 
 
 class WandbTracker(Tracker):
@@ -35,13 +34,14 @@ class WandbTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
+    needs = "wandb"
+
     def __init__(
         self,
         project: str = "keras-lenet",
         strict: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_installed("wandb", "`WandbTracker`")
         super().__init__(strict)
         self.project = project
         self.kwargs = kwargs

@@ -245,7 +245,8 @@ def test_the_metrics_logger_of_wandb_acts_on_epochs(freq, steps, folder):
     import wandb
     from wandb.integration.keras import WandbMetricsLogger
 
-    with wandb.init(mode="disabled"):
+    # Not `mode="disabled"`, which would stay so for the other tests.
+    with wandb.init():
         callback = WandbMetricsLogger(log_freq=freq)
         chosen = choose_steps(np.ones((640, 1)), callbacks=[callback])
     assert chosen == steps
