@@ -225,9 +225,7 @@ class BaseModel(keras.Model):
 
     @_documented_as(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _bind(super().predict, args, kwargs)
-        with self._compiling_predict(arguments):
-            return self._run(super().predict, (), arguments, targets=False)
+        return self._run(super().predict, args, kwargs, targets=False)
 
     def _compiling_predict(
         self, arguments: dict[str, Any]
@@ -244,9 +242,13 @@ class BaseModel(keras.Model):
         arguments = self._check_arguments(method, args, kwargs, targets)
         # A callback may call this while `fit` runs more steps per execution.
         steps = self._user_steps or self.steps_per_execution
+        compiling: Any = contextlib.nullcontext()
+        if not targets:
+            compiling = self._compiling_predict(arguments)
         with (
             self._checking_batches(arguments, targets),
             steps_per_execution(self, steps),
+            compiling,
         ):
             if self._may_replace_arrays():
                 arguments = array_data.replace_arrays(arguments)

@@ -8,8 +8,10 @@ that is compiled). With PyTorch, `torch_forward` does; elsewhere Keras' own
 layers run. `benchmarks/README.md` has the figures.
 """
 
+import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +25,17 @@ from keras_lenet.types import Tensor
 MAX_PART = 256
 
 # TensorFlow has no public way to ask whether a function is traced for XLA.
-traced_for_xla: ContextVar[bool] = ContextVar("traced_for_xla", default=False)
+_traced_for_xla: ContextVar[bool] = ContextVar("traced_for_xla", default=False)
+
+
+@contextlib.contextmanager
+def tracing_for_xla() -> Iterator[None]:
+    """Says that TensorFlow traces a function for XLA."""
+    token = _traced_for_xla.set(True)
+    try:
+        yield
+    finally:
+        _traced_for_xla.reset(token)
 
 
 def on_cpu() -> bool:
@@ -44,7 +56,7 @@ def is_being_compiled(inputs: Tensor) -> bool:
     """Returns whether XLA is compiling the current call for a CPU."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return traced_for_xla.get()
+        return _traced_for_xla.get()
     if backend == "jax":
         import jax
 

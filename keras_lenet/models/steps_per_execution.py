@@ -87,7 +87,7 @@ def acts_only_at_freq(callback: Any) -> bool:
         getattr(callback, "acts_only_at_freq", False)
         # A subclass or an assignment could add a hook.
         and type(callback).__module__.startswith("keras_lenet.")
-        and not vars(callback).keys() & set(_BATCH_HOOKS)
+        and not _has_own_hook(callback)
     )
 
 
@@ -105,16 +105,21 @@ def acts_on_batches(callback: Any) -> bool:
     )
 
 
+def _has_own_hook(callback: Any) -> bool:
+    """Returns whether a hook was set on the callback itself."""
+    return bool(vars(callback).keys() & set(_BATCH_HOOKS))
+
+
 def _acts_only_on_epochs(callback: Any) -> bool:
     """Returns whether a known callback does nothing in its hooks on batches."""
-    if vars(callback).keys() & set(_BATCH_HOOKS):
+    if _has_own_hook(callback):
         return False
     if type(callback) is keras.callbacks.TensorBoard:
         return tensorboard_acts_only_on_epochs(callback)
     package = type(callback).__module__.partition(".")[0]
     if package == "wandb" and type(callback).__name__ == "WandbMetricsLogger":
         return not callback.logging_batch_wise
-    # Of Keras' own, those that save.
+    # Keras' callbacks with `save_freq` have the hooks but do nothing in them.
     return package == "keras" and (
         getattr(callback, "save_freq", None) == "epoch"
     )

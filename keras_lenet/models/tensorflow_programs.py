@@ -18,7 +18,7 @@ from keras_lenet.models.batch_stacks import (
     next_batches,
     stack_batches,
 )
-from keras_lenet.models.fused_forward import MAX_PART, traced_for_xla
+from keras_lenet.models.fused_forward import MAX_PART, tracing_for_xla
 from keras_lenet.models.twins import Twin, find_twin
 from keras_lenet.types import Tensor
 
@@ -80,8 +80,9 @@ def compiled_predict(model: Any, batch_size: int) -> Iterator[None]:
     if twin.model is model:
         yield
         return
-    if "predict" not in twin.programs:
-        twin.programs["predict"] = _make_predict_program(twin)
+    with twin.lock:
+        if "predict" not in twin.programs:
+            twin.programs["predict"] = _make_predict_program(twin)
     before = model.predict_function
     model.predict_function = _predict_function(model, twin, batch_size)
     try:
@@ -98,27 +99,25 @@ def _predict_function(
 
     parts = math.ceil(batch_size / MAX_PART)
     size = math.ceil(batch_size / parts)
+    variables = [variable.value for variable in model.variables]
+
+    def predict_part(images: Tensor) -> Tensor:
+        # Fill up the last part: XLA compiles again for every other size.
+        missing = size - len(images)
+        if missing:
+            images = add_rows(images, missing)
+        outputs: Tensor = twin.programs["predict"](variables, images)
+        return outputs[:-missing] if missing else outputs
 
     def function(data: Any) -> Any:
         outputs = []
         for batch in data:
             images, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             for start in range(0, len(images), size):
-                part = images[start : start + size]
-                outputs.append(_predict_part(model, twin, part, size))
+                outputs.append(predict_part(images[start : start + size]))
         return outputs[0] if len(outputs) == 1 else tf.concat(outputs, axis=0)
 
     return function
-
-
-def _predict_part(model: Any, twin: Twin, images: Tensor, size: int) -> Tensor:
-    """Fills images up: XLA compiles again for every other size."""
-    variables = [variable.value for variable in model.variables]
-    missing = size - len(images)
-    if missing:
-        images = add_rows(images, missing)
-    outputs: Tensor = twin.programs["predict"](variables, images)
-    return outputs[:-missing] if missing else outputs
 
 
 class _UnsupportedError(Exception):
@@ -167,11 +166,8 @@ def _make_program(twin: Twin) -> Any:
 
     def train(variables: Any, batches: Any, rows: Tensor, count: Tensor) -> Any:
         def step(index: Tensor) -> Tensor:
-            token = traced_for_xla.set(True)
-            try:
+            with tracing_for_xla():
                 twin.train_step(batch_at(batches, index), rows[index])
-            finally:
-                traced_for_xla.reset(token)
             return index + 1
 
         own = [variable.value for variable in _variables(model)]
@@ -182,28 +178,28 @@ def _make_program(twin: Twin) -> Any:
             given.assign(mine)
         return model.get_metrics_result()
 
-    # TensorFlow counts retracing per code object, and would warn about other
-    # models. A partial has no code object.
-    return tf.function(
-        functools.partial(train), autograph=False, jit_compile=True
-    )
+    return _compile(train)
 
 
 def _make_predict_program(twin: Twin) -> Any:
     """Returns a program that predicts with given variables."""
-    import tensorflow as tf
 
     def predict(variables: Any, images: Tensor) -> Any:
         mapping = list(zip(twin.model.variables, variables, strict=True))
-        token = traced_for_xla.set(True)
-        try:
-            with keras.StatelessScope(mapping):
-                return twin.model.predict_step((images,))
-        finally:
-            traced_for_xla.reset(token)
+        with tracing_for_xla(), keras.StatelessScope(mapping):
+            return twin.model.predict_step((images,))
 
+    return _compile(predict)
+
+
+def _compile(function: Callable[..., Any]) -> Any:
+    """Returns a function that XLA compiles."""
+    import tensorflow as tf
+
+    # TensorFlow counts retracing per code object, and would warn about other
+    # models. A partial has no code object.
     return tf.function(
-        functools.partial(predict), autograph=False, jit_compile=True
+        functools.partial(function), autograph=False, jit_compile=True
     )
 
 

@@ -34,9 +34,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def to_pixels(figure: Figure, path: Path | None = None) -> Array:
-    """Returns a figure, which `path` may have, as a uint8 array.
+    """Returns a figure as a uint8 array of shape `(height, width, 3)`.
 
-    Its shape is `(height, width, 3)`.
+    `path` is the file to which `save_figure` has written it, if any.
     """
     if path is not None and path.suffix == ".png":
         # Reading takes a tenth of the time of drawing.

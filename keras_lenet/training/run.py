@@ -96,9 +96,9 @@ def train(
     seed: int = 98,
     output: str | os.PathLike[str] = "lenet5-run",
     resume: bool = False,
-    log: Sequence[str] = (),
     data_dir: str | os.PathLike[str] | None = None,
     verbose: int = 1,
+    log: Sequence[str] = (),
 ) -> TrainingResult:
     """Trains a model with a recipe, and writes model, history and plots.
 
@@ -130,14 +130,14 @@ def train(
             overwritten. Defaults to `"lenet5-run"`.
         resume: Boolean. Whether to continue an interrupted run in `output`,
             if there is one. Defaults to `False`.
-        log: Sequence of names in `keras_lenet.trackers.TRACKERS`: `"csv"`,
-            `"tensorboard"`, `"wandb"`, `"mlflow"` or `"trackio"`. These log
-            every evaluation and the pictures, the first two in `output`.
-            Defaults to none.
         data_dir: Path, as for `load_data`.
         verbose: 0 or 1. Whether to print the model's summary and every
             evaluation, and to show a progress bar in a terminal. Defaults to
             `1`.
+        log: Sequence of names in `keras_lenet.trackers.TRACKERS`: `"csv"`,
+            `"tensorboard"`, `"wandb"`, `"mlflow"` or `"trackio"`. These log
+            every evaluation and the pictures, the first two in `output`.
+            Defaults to none.
 
     Returns:
         A `TrainingResult`. If several processes train together, only the main
