@@ -203,7 +203,6 @@ class LeNet5(BaseModel):
             keras.backend.backend() == "tensorflow"
             and tensorflow_programs.is_worth_compiling(arguments)
             and supports_fused_forward(self)
-            and not self._is_overridden("__call__", "call", "predict_step")
             and can_compile(self)
         ):
             return tensorflow_programs.compiled_predict(
