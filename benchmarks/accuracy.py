@@ -1,11 +1,15 @@
-r"""Measures the accuracy of `LeNet5` with `recipes.accurate` on MNIST.
+r"""Measures the accuracy of `LeNet5` on MNIST, by recipe.
 
 Trains on all 60,000 images once per seed, with a fixed number of epochs. The
 result is the accuracy on the 10,000 test images after the last epoch, without
-ensembles or test-time augmentation. The recipe was tuned on 5,000 held-out
+ensembles or test-time augmentation. The recipes were tuned on 5,000 held-out
 training images, without the test images.
 
     KERAS_BACKEND=jax python benchmarks/accuracy.py --data DIR --seeds 1 2 3
+
+`--recipe distilled` first trains the teacher (`teacher.py`) on the same images.
+It takes minutes on a GPU and hours without. Let one process train it, with
+`--seeds` and no number, before several share it.
 
 Each finished seed is a line of the log, `accuracy.jsonl` beside this script,
 and is not trained again. The same command resumes an interrupted run. Several
@@ -20,6 +24,7 @@ on a part of the images: the others calibrate its probabilities.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -34,11 +39,18 @@ from reports import replace_lines
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "docs/pages/images/accuracy.png"
 BATCH_SIZE = 250
+COLORS = ("#D55E00", "#0072B2")
 
 
 def main() -> None:
     arguments = parse_arguments()
-    settings = {"epochs": arguments.epochs, "images": arguments.images}
+    settings = {
+        "recipe": arguments.recipe,
+        "epochs": arguments.epochs,
+        "images": arguments.images,
+    }
+    if arguments.recipe == "distilled" and not arguments.seeds:
+        teacher(arguments)
     for seed in arguments.seeds:
         if all(record["seed"] != seed for record in read(arguments, settings)):
             record, model = train(arguments, seed)
@@ -52,13 +64,18 @@ def main() -> None:
     for record in records:
         print(f"seed {record['seed']}: {record['test_accuracy']:.2%}")
     if arguments.write:
-        write(records)
+        write(read(arguments, {"images": arguments.images}))
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measure the accuracy of LeNet-5 on MNIST's test images "
-        "with `recipes.accurate`."
+        description="Measure the accuracy of LeNet-5 on MNIST's test images."
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=["accurate", "distilled"],
+        default="accurate",
+        help="recipe of keras_lenet.recipes (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
@@ -99,7 +116,8 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=Path("accuracy-run"),
         metavar="DIR",
-        help="folder for interrupted runs (default: %(default)s)",
+        help="folder for the teacher and interrupted runs (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--write",
@@ -128,7 +146,9 @@ def read(
         for record in map(json.loads, lines)
         if settings.items() <= record.items()
     ]
-    return sorted(records, key=lambda record: record["seed"])
+    return sorted(
+        records, key=lambda record: (record["recipe"], record["seed"])
+    )
 
 
 def train(
@@ -150,8 +170,9 @@ def train(
     start = time.perf_counter()
     (x, y), test = datasets.load_data(arguments.data)
     x, y = x[: arguments.images], y[: arguments.images]
+    taught_by = teacher(arguments) if arguments.recipe == "distilled" else None
     keras.utils.set_random_seed(seed)
-    batches = datasets.image_dataset_from_array(
+    batches = datasets.grain_dataset_from_array(
         x,
         y,
         BATCH_SIZE,
@@ -160,17 +181,25 @@ def train(
         drop_remainder=True,
         augment=RandomDistortion(),
     )
-    steps = len(batches) * arguments.epochs
+    steps_in_epoch = len(x) // BATCH_SIZE
+    steps = steps_in_epoch * arguments.epochs
     model = LeNet5()
-    model.compile(**recipes.accurate(steps))
+    if taught_by is None:
+        trained = model
+        model.compile(**recipes.accurate(steps))
+    else:
+        trained = recipes.distilled(taught_by, model, steps)
     # Evaluate ten times for the curve.
-    every = max(1, arguments.epochs // 10) * len(batches)
+    every = max(1, arguments.epochs // 10) * steps_in_epoch
     held_out = HeldOutEvaluation(test, freq=every, at_end=True)
     arguments.state.mkdir(exist_ok=True)
-    name = f"{len(x)}-images-{arguments.epochs}-epochs-seed-{seed}.npz"
+    name = (
+        f"{arguments.recipe}-{len(x)}-images-{arguments.epochs}-epochs-"
+        f"seed-{seed}.npz"
+    )
     state = arguments.state / name
-    resumable = ResumableTraining(state, batches, freq=every)
-    model.fit(
+    resumable = ResumableTraining(state)
+    trained.fit(
         batches,
         epochs=arguments.epochs,
         callbacks=[held_out, resumable],
@@ -190,6 +219,20 @@ def train(
         "python": platform.python_version(),
     }
     return record, model
+
+
+def teacher(arguments: argparse.Namespace) -> Any:
+    """Returns the teacher, trained on the same images as the students."""
+    from teacher import load_or_train_teacher
+
+    from keras_lenet import datasets
+
+    (x, y), _ = datasets.load_data(arguments.data)
+    arguments.state.mkdir(exist_ok=True)
+    path = arguments.state / f"teacher-{arguments.images}-images.keras"
+    return load_or_train_teacher(
+        path, x[: arguments.images], y[: arguments.images]
+    )
 
 
 def save_preset(
@@ -213,8 +256,8 @@ def save_preset(
     card = {
         "dataset": Path(arguments.data).name,
         "training_images": arguments.images,
-        "recipe": f"recipes.accurate and RandomDistortion, {arguments.epochs} "
-        f"epochs of batches of {BATCH_SIZE}",
+        "recipe": f"recipes.{arguments.recipe} and RandomDistortion, "
+        f"{arguments.epochs} epochs of batches of {BATCH_SIZE}",
         "seed": record["seed"],
         "test_images": len(y_test),
         "test_accuracy": round(accuracy, 5),
@@ -238,55 +281,55 @@ def write(records: list[dict[str, Any]]) -> None:
 
     from keras_lenet.files.atomic import atomic_write
 
-    accuracies = [record["test_accuracy"] for record in records]
-    count, last = len(records), records[0]
-    deviation = statistics.stdev(accuracies)
     table = [
-        f"{count} seeds, {last['epochs']} epochs of {last['images']:,} images, "
-        f"{last['backend']}, keras {last['keras']}. The log of seeds is "
-        "`accuracy.jsonl`.",
+        "The log of seeds is `accuracy.jsonl`.",
         "",
-        "| test accuracy | mean | standard deviation | standard error | worst "
-        "| best |",
-        "| --- | --- | --- | --- | --- | --- |",
-        f"| last epoch, n = {count} | {statistics.mean(accuracies):.3%} "
-        f"| {100 * deviation:.3f} | {100 * deviation / count**0.5:.3f} "
-        f"| {min(accuracies):.2%} | {max(accuracies):.2%} |",
-        "",
-        "By seed: "
-        + ", ".join(f"{r['seed']}: {r['test_accuracy']:.2%}" for r in records)
-        + ".",
+        "| recipe | epochs | images | mean | standard deviation "
+        "| standard error | worst | best | n |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    replace_lines(HERE / "README.md", "accuracy.py", table)
-
+    by_seed = []
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    lines = (
-        ("train_error", "training, distorted", "#0072B2", "-"),
-        ("test_error", "test", "#D55E00", "--"),
-    )
-    for name, label, color, style in lines:
-        for record in records:
-            epochs = [
-                step * record["epochs"] / record["step"][-1]
-                for step in record["step"]
-            ]
-            first = record is records[0]
-            axes.plot(
-                epochs,
-                [100 * error for error in record[name]],
-                label=label if first else None,
-                color=color,
-                linestyle=style,
-                linewidth=0.9,
-            )
+    groups = itertools.groupby(records, lambda record: record["recipe"])
+    # Orange and blue also differ in grey.
+    for (recipe, group), color in zip(groups, COLORS, strict=False):
+        runs = list(group)
+        accuracies = [run["test_accuracy"] for run in runs]
+        deviation = statistics.stdev(accuracies)
+        table.append(
+            f"| {recipe} | {runs[0]['epochs']} | {runs[0]['images']:,} "
+            f"| {statistics.mean(accuracies):.3%} | {100 * deviation:.3f} "
+            f"| {100 * deviation / len(runs) ** 0.5:.3f} "
+            f"| {min(accuracies):.2%} | {max(accuracies):.2%} | {len(runs)} |"
+        )
+        by_seed += ["", f"{recipe.capitalize()}, by seed: "]
+        by_seed[-1] += ", ".join(
+            f"{run['seed']}: {run['test_accuracy']:.2%}" for run in runs
+        )
+        for name, label, style in (
+            ("train_error", f"{recipe}, training, distorted", "--"),
+            ("test_error", f"{recipe}, test", "-"),
+        ):
+            for run in runs:
+                steps = run["step"]
+                axes.plot(
+                    [step * run["epochs"] / steps[-1] for step in steps],
+                    [100 * error for error in run[name]],
+                    label=label if run is runs[0] else None,
+                    color=color,
+                    linestyle=style,
+                    linewidth=0.9,
+                )
+    replace_lines(HERE / "README.md", "accuracy.py", table + by_seed)
+
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.yaxis.set_minor_formatter("")
     axes.set_xlabel("Epoch")
     axes.set_ylabel("Error")
-    axes.set_title(f"LeNet5, recipes.accurate, {count} seeds")
+    axes.set_title("LeNet5 on MNIST, a line for each seed")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     with atomic_write(FIGURE) as temporary:

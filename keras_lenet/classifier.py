@@ -123,7 +123,9 @@ class LeNet5Classifier(ClassifierMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(2**31)
         with preserve_random_state():
             keras.utils.set_random_seed(seed)
-            self.model_ = LeNet5(len(self.classes_), input_shape=self._shape)
+            self.model_: LeNet5 = LeNet5(
+                len(self.classes_), input_shape=self._shape
+            )
             self.model_.compile(
                 keras.optimizers.Adam(schedule, beta_1=0.8, beta_2=0.9),
                 "sparse_categorical_crossentropy",
@@ -137,7 +139,7 @@ class LeNet5Classifier(ClassifierMixin, BaseEstimator):
                 sample_weight=sample_weight,
                 verbose=self.verbose,
             )
-        self.history_ = history.history
+        self.history_: dict[str, list[float]] = history.history
         return self
 
     def predict_proba(self, X: Any) -> Array:

@@ -1,6 +1,6 @@
 """Every use of Keras that Keras does not export or document, in one place.
 
-Checked with Keras 3.15.1.
+Checked with Keras 3.10.0 and 3.15.1.
 """
 
 from typing import Any
@@ -13,6 +13,30 @@ DataLayer: Any = keras.layers.Rescaling.__mro__[1]
 
 # Keras' random image layers derive from `BaseImagePreprocessingLayer`.
 ImagePreprocessingLayer: Any = keras.layers.RandomRotation.__mro__[1]
+
+if not hasattr(ImagePreprocessingLayer, "_transform_images"):
+
+    class _ImagePreprocessingLayer(ImagePreprocessingLayer):
+        """Calls `_transform_images`, as Keras 3.14 and later do."""
+
+        def transform_images(
+            self, images: Any, transformation: Any, training: bool = True
+        ) -> Any:
+            images = self.backend.cast(images, self.compute_dtype)
+            if training:
+                images = self._transform_images(
+                    images, transformation, self.interpolation
+                )
+            return images
+
+        def transform_segmentation_masks(
+            self, masks: Any, transformation: Any, training: bool = True
+        ) -> Any:
+            if training:
+                masks = self._transform_images(masks, transformation, "nearest")
+            return masks
+
+    ImagePreprocessingLayer = _ImagePreprocessingLayer
 
 # Keras sets these attributes when it freezes a layer or loads its weights. They
 # do not change the layer's output: only quantized layers read the last two.
@@ -80,6 +104,13 @@ def is_validation_of_fit(arguments: dict[str, Any]) -> bool:
     return bool(arguments.get("_use_cached_eval_dataset"))
 
 
+def max_steps_per_epoch() -> int | None:
+    """Returns the limit that Keras 3.11 and later have for debugging."""
+    get_limit = getattr(keras.config, "max_steps_per_epoch", lambda: None)
+    limit: int | None = get_limit()
+    return limit
+
+
 def set_initial_epoch(model: Any, epoch: int | None) -> None:
     """Sets the epoch at which `fit` starts.
 
@@ -96,6 +127,16 @@ def build_symbolically(model: Any, batch: Any) -> None:
     distribution strategy.
     """
     model._symbolic_build(data_batch=batch)
+
+
+def record_shardings(model: Any) -> None:
+    """Prepares a built model's steps on JAX to be traced outside `fit`.
+
+    Keras 3.11 and earlier read there what this method records.
+    """
+    record = getattr(model, "_record_training_state_sharding_spec", None)
+    if record is not None:
+        record()
 
 
 def has_one_replica(model: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Losses for integer labels."""
+"""Losses for integer labels, and for the output of a teacher."""
 
 from typing import Any
 
@@ -109,3 +109,79 @@ class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
             "label_smoothing": self.label_smoothing,
             "from_logits": self.from_logits,
         }
+
+
+# Keras 3.11 and earlier have no distillation.
+_DistillationLoss: Any = getattr(
+    getattr(keras, "distillation", None), "DistillationLoss", object
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class KLDistillation(_DistillationLoss):
+    """How far a student's probabilities are from those of its teacher.
+
+    The Kullback-Leibler divergence of both at a temperature, multiplied by the
+    square of the temperature (https://arxiv.org/abs/1503.02531, section 2).
+    Keras' `keras.distillation.LogitsDistillation` takes no probabilities. Its
+    default loss takes the divergence of the logits without softmax (Keras
+    3.15.1); with `loss=keras.losses.KLDivergence()` it equals this class.
+
+    Args:
+        temperature: Number above 0. The logits, or the logarithms of the
+            probabilities, are divided by it: the higher it is, the more the
+            small probabilities count. Defaults to `4.0`.
+        from_logits: Boolean. Whether the models return logits. Defaults to
+            `False`, for probabilities.
+
+    Raises:
+        ValueError: If `temperature` is not a number above 0.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_lenet import LeNet5
+    >>> from keras_lenet.losses import KLDistillation
+    >>> distiller = keras.distillation.Distiller(
+    ...     teacher=LeNet5.from_preset("mnist"),
+    ...     student=LeNet5(),
+    ...     distillation_losses=KLDistillation(temperature=2.0),
+    ... )
+    """
+
+    def __init__(
+        self, temperature: float = 4.0, from_logits: bool = False
+    ) -> None:
+        if not is_finite_number(temperature) or temperature <= 0:
+            raise ValueError(
+                "`temperature` must be a number above 0. "
+                f"Received: temperature={temperature!r}"
+            )
+        self.temperature = float(temperature)
+        self.from_logits = from_logits
+
+    def compute_loss(
+        self, teacher_outputs: Tensor, student_outputs: Tensor, **_: Any
+    ) -> Tensor:
+        teacher, student = (
+            ops.log_softmax(self._logits(outputs) / self.temperature)
+            for outputs in (teacher_outputs, student_outputs)
+        )
+        divergence = ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+        return ops.mean(divergence) * self.temperature**2
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        if self.from_logits:
+            return outputs
+        # Above the smallest float32, because the logarithm must be finite.
+        return ops.log(ops.maximum(outputs, 1e-30))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature,
+            "from_logits": self.from_logits,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "KLDistillation":
+        return cls(**config)

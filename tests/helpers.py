@@ -16,6 +16,7 @@ except ImportError:
     HAS_TENSORFLOW = False
 
 BACKEND = keras.backend.backend()
+KERAS_VERSION = tuple(map(int, keras.version().split(".")[:2]))
 
 needs_tensorflow = pytest.mark.needs_tensorflow
 
@@ -35,6 +36,11 @@ on_torch = pytest.mark.skipif(
     BACKEND != "torch",
     reason="the same on every backend, runs on PyTorch, which starts fastest",
 )
+
+
+def since_keras(version, reason):
+    """Marks a test of what earlier versions of Keras do not have."""
+    return pytest.mark.skipif(KERAS_VERSION < version, reason=reason)
 
 
 def run_python(code, *arguments, cwd=None):

@@ -281,7 +281,8 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     accuracy.main()
     assert f"seed 1: {found[1]:.2%}\nseed 3: " in capsys.readouterr().out
     text = readme.read_text()
-    assert text.startswith("before\n<!-- accuracy.py -->\n2 seeds, 1 epochs")
+    assert text.startswith("before\n<!-- accuracy.py -->\nThe log of seeds")
+    assert "| accurate | 1 | 250 |" in text
     assert text.endswith("<!-- end of accuracy.py -->\nafter\n")
     mean = (found[1] + found[3]) / 2
     assert f"n = 2 | {mean:.3%} |" in text and "old" not in text

@@ -19,6 +19,7 @@ from keras_lenet import LeNet5, datasets
 from keras_lenet.cli.parser import make_parser
 from keras_lenet.datasets.load import ImageData
 from keras_lenet.training import run as training_run
+from keras_lenet.version import __version__
 from tests.helpers import needs_tensorflow, once
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +51,15 @@ def tables():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_changelog_begins_with_unreleased_changes_or_this_version():
+    changes = TEXTS["docs/pages/changelog.md"]
+    first = re.search(r"^## (.*)$", changes, re.MULTILINE)[1]
+    released = re.fullmatch(
+        rf"{re.escape(__version__)} - \d{{4}}-\d\d-\d\d", first
+    )
+    assert first == "Unreleased" or released
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

@@ -11,8 +11,11 @@ from keras_lenet import (
     datasets,
     recipes,
 )
+from keras_lenet.losses import KLDistillation
 from keras_lenet.original import DistanceLoss
-from tests.helpers import needs_tensorflow, on_default_backend
+from tests.helpers import needs_tensorflow, on_default_backend, since_keras
+
+has_muon = since_keras((3, 13), "its Muon is another one")
 
 
 def to_numpy(tensor):
@@ -187,6 +190,7 @@ def test_the_fast_recipe_beats_adam_in_the_same_number_of_steps():
     assert accuracies[1] > accuracies[0] + 0.03
 
 
+@has_muon
 @pytest.mark.parametrize("recipe", [recipes.fast, recipes.accurate])
 def test_a_model_compiled_with_a_recipe_is_saved_and_loaded(recipe, tmp_path):
     model = LeNet5()
@@ -291,6 +295,102 @@ def test_a_run_with_the_paper_recipe_is_resumed_exactly(tmp_path):
             ],
         )
         return model.get_weights()
+
+    expected = train(4, tmp_path / "whole.npz")
+    train(2, tmp_path / "parts.npz")
+    for one, other in zip(
+        train(4, tmp_path / "parts.npz"), expected, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_older_keras_is_refused(monkeypatch):
+    monkeypatch.setattr(keras, "version", lambda: "3.12.0")
+    for recipe in (recipes.fast, recipes.accurate):
+        with pytest.raises(
+            ImportError, match=r"Keras 3\.13 or later.*3\.12\.0"
+        ):
+            recipe(10)
+
+
+@since_keras((3, 12), "has no distillation")
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_loss_of_distillation_is_that_of_keras(temperature, generator):
+    # By name, Keras takes the divergence of the logits themselves.
+    keras_loss = keras.distillation.LogitsDistillation(
+        temperature, loss=keras.losses.KLDivergence()
+    )
+    logits = [
+        keras.ops.convert_to_tensor(each)
+        for each in generator.normal(size=(2, 5, 10)).astype("float32")
+    ]
+    expected = to_numpy(keras_loss.compute_loss(*logits))
+    for from_logits in (False, True):
+        loss = KLDistillation(temperature, from_logits)
+        outputs = logits if from_logits else map(keras.ops.softmax, logits)
+        found = to_numpy(loss.compute_loss(*outputs))
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+        again = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(loss)
+        )
+        assert again.get_config() == loss.get_config()
+
+
+def test_the_loss_of_distillation_is_finite_for_a_probability_of_0():
+    certain = np.eye(3, dtype="float32")
+    loss = KLDistillation().compute_loss(certain, certain[[1, 2, 0]])
+    assert np.isfinite(to_numpy(loss))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), "4"])
+def test_a_temperature_must_be_above_0(temperature):
+    with pytest.raises(ValueError, match="`temperature` must be a number ab"):
+        KLDistillation(temperature)
+
+
+@has_muon
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_a_student_learns_from_its_teacher_alone(from_logits, digits):
+    (x, y), (x_test, y_test) = digits
+    keras.utils.set_random_seed(98)
+    options = {"input_shape": x.shape[1:]}
+    if from_logits:
+        options["classifier_activation"] = None
+    teacher = LeNet5.from_preset("digits", **options)
+    student = LeNet5(**options)
+    before = teacher.get_weights()
+    distiller = recipes.distilled(
+        teacher, student, steps=60, from_logits=from_logits
+    )
+    # Wrong labels: only the metrics see them.
+    distiller.fit(x, (y + 1) % 10, batch_size=100, epochs=4, verbose=0)
+    right = student.predict(x_test, verbose=0).argmax(axis=1) == y_test
+    assert right.mean() > 0.9
+    for weight, other in zip(teacher.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+@has_muon
+def test_a_distillation_is_resumed_exactly(digits, tmp_path):
+    (x, y), _ = digits
+    x, y = x[:40], y[:40]
+
+    def train(epochs, state):
+        keras.utils.set_random_seed(1)
+        student = LeNet5()
+        distiller = recipes.distilled(
+            LeNet5.from_preset("digits"), student, steps=16
+        )
+        distiller.fit(
+            x,
+            y,
+            batch_size=10,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[ResumableTraining(state, verbose=0)],
+        )
+        return student.get_weights()
 
     expected = train(4, tmp_path / "whole.npz")
     train(2, tmp_path / "parts.npz")

@@ -18,7 +18,7 @@ from keras_lenet import (
 )
 from keras_lenet.files.arrays import read_arrays
 from keras_lenet.saving import load_model, load_preset
-from tests.helpers import BACKEND
+from tests.helpers import BACKEND, since_keras
 
 SAVED = Path(__file__).parent / "saved_by_0_1_0"
 
@@ -71,6 +71,7 @@ def test_the_best_model_of_a_run_is_loaded(load, outputs):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="JAX wrote it")
+@since_keras((3, 15), "resumes no run of another version")
 def test_an_interrupted_run_is_resumed(tmp_path, outputs):
     for name in ("best.keras", "training.npz"):
         shutil.copy(SAVED / name, tmp_path)

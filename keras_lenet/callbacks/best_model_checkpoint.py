@@ -75,7 +75,7 @@ class BestModelCheckpoint(TolerantCallback):
         strict: bool = False,
     ) -> None:
         super().__init__(strict)
-        self.filepath = Path(_unescape_braces(filepath))
+        self.filepath: Path = Path(_unescape_braces(filepath))
         check_file(self.filepath, "filepath", ".keras")
         if mode == "auto":
             if monitor.endswith(("loss", "error")):

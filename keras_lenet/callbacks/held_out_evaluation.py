@@ -143,7 +143,7 @@ class HeldOutEvaluation(PeriodicCallback):
             check_file(Path(filename), "filename")
         if isinstance(data, Mapping) and not data:
             raise ValueError("`data` must not be empty. Received: data={}")
-        self.data = data
+        self.data: Any = data
         self.sample_size = sample_size
         # The global generators belong to the run, so take a seed elsewhere.
         self.seed: Any = np.random.SeedSequence(seed).entropy
@@ -154,7 +154,7 @@ class HeldOutEvaluation(PeriodicCallback):
         self.verbose = verbose
         self.history: dict[str, list[Any]] = {}
         # True until this callback's `on_epoch_end` has filled the logs.
-        self.in_epoch = False
+        self.in_epoch: bool = False
         self._sets: dict[str, Any] = {}
         sets = data if isinstance(data, Mapping) else {"": data}
         for name, value in sets.items():

@@ -127,7 +127,7 @@ class PeriodicCallback(StatefulCallback):
                 "`freq` must be a positive number of training steps, or "
                 f"'epoch'. Received: freq={freq!r}"
             )
-        self.freq = freq if isinstance(freq, str) else int(freq)
+        self.freq: int | str = freq if isinstance(freq, str) else int(freq)
 
     def on_interval(self, step: int, epoch: int) -> None:
         """Acts on `self.model` after `step` steps, in epoch `epoch`."""

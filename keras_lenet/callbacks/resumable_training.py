@@ -123,7 +123,7 @@ class ResumableTraining(PeriodicCallback):
         strict: bool = False,
     ) -> None:
         super().__init__(freq, strict)
-        self.filepath = Path(filepath)
+        self.filepath: Path = Path(filepath)
         check_file(self.filepath, "filepath", ".npz")
         if dataset is not None and not hasattr(dataset, "sampler"):
             raise ValueError(
@@ -138,7 +138,7 @@ class ResumableTraining(PeriodicCallback):
                     f"Received: {callback!r}"
                 )
         self.dataset = dataset
-        self.callbacks = list(callbacks)
+        self.callbacks: list[keras.callbacks.Callback] = list(callbacks)
         self.verbose = verbose
         self._interrupt_requested = False
 

@@ -95,7 +95,9 @@ class SamplePredictions(PeriodicCallback):
         self.images, self.labels = _standardize_images(
             images, labels, None if class_names is None else len(class_names)
         )
-        self.filepath = None if filepath is None else os.fspath(filepath)
+        self.filepath: str | None = (
+            None if filepath is None else os.fspath(filepath)
+        )
         if self.filepath is None:
             if not _in_notebook():
                 raise ValueError(

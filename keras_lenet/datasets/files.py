@@ -176,14 +176,20 @@ def _read_csv(path: Path) -> tuple[Array, Array]:
         if not first.strip():
             raise FileFormatError(path, "rows", "of numbers", "none")
         try:
-            values = np.loadtxt(
+            # Not as integers: NumPy 2.2 and earlier read 256 as 0.
+            numbers = np.loadtxt(
                 itertools.chain([first], file),
-                "uint8",
+                "float32",
                 comments=None,
                 delimiter=",",
                 ndmin=2,
                 quotechar='"',
             )
+            # NaN is not in this range either.
+            right = (numbers >= 0) & (numbers <= 255) & (numbers % 1 == 0)
+            if not right.all():
+                raise ValueError(f"{numbers[~right][0]:g}")
+            values = numbers.astype("uint8")
         except ValueError as error:
             raise FileFormatError(
                 path,

@@ -38,7 +38,7 @@ class EpochSampler:
         self._sizes = [batch_size] * whole
         if rest and not drop_remainder:
             self._sizes.append(rest)
-        self.num_batches = len(self._sizes)
+        self.num_batches: int = len(self._sizes)
         # Batches are numbered across epochs: the second epoch begins with
         # batch `num_batches`.
         self.next_batch = 0

@@ -74,7 +74,7 @@ class FileFormatError(ValueError):
             f"{os.fspath(path)}: expected {f'{field} {expected}'.rstrip()}. "
             f"Received: {str(received).removesuffix('.')}. {advice}"
         )
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.field = field
         self.expected = expected
         self.received = received

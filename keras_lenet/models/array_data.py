@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_lenet.datasets.pipeline import dataset_from_arrays
+from keras_lenet.keras_internals import max_steps_per_epoch
 
 _NAMES = ("x", "y", "sample_weight")
 
@@ -46,7 +47,7 @@ def can_replace(arguments: dict[str, Any]) -> bool:
     x, y, sample_weight = map(arguments.get, _NAMES)
     # Keras splits arrays differently if it is told a number of steps.
     others = ("class_weight", "steps", "steps_per_epoch", "validation_steps")
-    if any(map(arguments.get, others)) or keras.config.max_steps_per_epoch():
+    if any(map(arguments.get, others)) or max_steps_per_epoch():
         return False
     size = arguments.get("batch_size") or 32
     if not isinstance(size, int) or size < 1:

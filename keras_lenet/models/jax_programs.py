@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_lenet.keras_internals import build_symbolically, restore_jax_state
+from keras_lenet.keras_internals import (
+    build_symbolically,
+    record_shardings,
+    restore_jax_state,
+)
 from keras_lenet.models.batch_stacks import (
     batch_at,
     next_batches,
@@ -114,7 +118,10 @@ def _prepare(twin: Twin, model: Any, state: Any, batch: Any) -> Twin:
     if len(state) > 2 and not twin.is_finished:
         build_symbolically(twin.model, batch)
         twin.finish()
-    return twin if _fits(twin.model, state) else Twin(model)
+    if not _fits(twin.model, state):
+        return Twin(model)
+    record_shardings(twin.model)
+    return twin
 
 
 def _fits(model: Any, state: Any) -> bool:

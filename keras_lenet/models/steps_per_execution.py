@@ -7,7 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_lenet.keras_internals import tensorboard_acts_only_on_epochs
+from keras_lenet.keras_internals import (
+    max_steps_per_epoch,
+    tensorboard_acts_only_on_epochs,
+)
 
 # More steps per execution gave no measurable gain.
 _MAX_STEPS = 32
@@ -40,7 +43,7 @@ def choose_steps(
     if not isinstance(batch_size, (int, type(None))) or (batch_size or 1) < 1:
         # Keras raises its own error.
         return 1
-    max_steps = keras.config.max_steps_per_epoch()
+    max_steps = max_steps_per_epoch()
     multiples = [n for n in (steps_per_epoch, validation_steps, max_steps) if n]
     steps_per_epoch = steps_per_epoch or max_steps
     in_data = _num_batches(x, batch_size or 32, validation_split)

@@ -46,9 +46,9 @@ class Twin:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.programs: dict[str, Any] = {}
-        self.lock = threading.Lock()
-        self.may_pad = False
-        self.is_finished = False
+        self.lock: threading.Lock = threading.Lock()
+        self.may_pad: bool = False
+        self.is_finished: bool = False
 
     def finish(self) -> None:
         """Prepares a model that others share, when its metrics are built."""
@@ -164,7 +164,9 @@ def _configuration(model: Any) -> str | None:
     ):
         return None
     built = {**model.get_config(), "name": None}
-    compiled = {**model.get_compile_config(), "steps_per_execution": None}
+    # Before Keras 3.11, the configuration is `None` without `compile`.
+    compiled = model.get_compile_config() or {}
+    compiled["steps_per_execution"] = None
     objects = [model, *model.metrics]
     if model.compiled:
         objects += [model.optimizer, *keras.tree.flatten(model.loss)]

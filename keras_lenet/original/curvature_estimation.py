@@ -7,6 +7,7 @@ import numpy as np
 from keras_lenet.callbacks.periodic import PeriodicCallback
 from keras_lenet.original.curvature import diagonal_curvature
 from keras_lenet.original.optimizer import LevenbergMarquardt
+from keras_lenet.types import Array
 from keras_lenet.validation.arguments import is_positive_integer
 
 
@@ -49,8 +50,8 @@ class CurvatureEstimation(PeriodicCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(freq, strict=True)
-        self.images = np.asarray(x)
-        self.labels = np.asarray(y)
+        self.images: Array = np.asarray(x)
+        self.labels: Array = np.asarray(y)
         if not is_positive_integer(sample_size) or not (
             sample_size <= len(self.images) == len(self.labels)
         ):
@@ -59,7 +60,7 @@ class CurvatureEstimation(PeriodicCallback):
                 f"be from 1 to that. Received: lengths {len(self.images)} and "
                 f"{len(self.labels)}, sample_size={sample_size!r}"
             )
-        self.sample_size = int(sample_size)
+        self.sample_size: int = int(sample_size)
         self.seed = seed
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -75,14 +75,18 @@ class WeightedSum(keras.layers.Layer):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if kernel_initializer is None:
             kernel_initializer = self._default_kernel_initializer
-        self.activation = keras.activations.get(activation)
+        self.activation: Any = keras.activations.get(activation)
         self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.kernel_initializer: Any = keras.initializers.get(
+            kernel_initializer
+        )
+        self.bias_initializer: Any = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer: Any = keras.regularizers.get(
+            kernel_regularizer
+        )
+        self.bias_regularizer: Any = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint: Any = keras.constraints.get(kernel_constraint)
+        self.bias_constraint: Any = keras.constraints.get(bias_constraint)
 
     def weigh(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         """Returns the sums before the bias is added."""
@@ -99,7 +103,7 @@ class WeightedSum(keras.layers.Layer):
     def _add_weights(
         self, input_shape: tuple[int | None, ...], *shape: int
     ) -> None:
-        self.input_spec = keras.layers.InputSpec(
+        self.input_spec: Any = keras.layers.InputSpec(
             ndim=4, axes={-1: input_shape[-1]}
         )
         maps = self.compute_output_shape(input_shape)[-1]

@@ -35,7 +35,7 @@ class MLflowTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
-    needs = "mlflow"
+    needs: str | None = "mlflow"
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class TensorBoardTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
-    needs = "tensorboardX"
+    needs: str | None = "tensorboardX"
 
     def __init__(
         self, log_dir: str | os.PathLike[str] = "logs", strict: bool = False

@@ -30,7 +30,7 @@ class TrackioTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
-    needs = "trackio"
+    needs: str | None = "trackio"
 
     def __init__(
         self,

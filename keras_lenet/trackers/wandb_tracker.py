@@ -34,7 +34,7 @@ class WandbTracker(Tracker):
     >>> model.fit(x_train, y_train, callbacks=callbacks)  # doctest: +SKIP
     """
 
-    needs = "wandb"
+    needs: str | None = "wandb"
 
     def __init__(
         self,

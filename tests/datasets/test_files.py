@@ -285,7 +285,7 @@ def test_the_error_for_a_training_csv_file_alone_names_what_is_missing(
     [
         ("", "a CSV file. Received: an empty file"),
         ("label,a\n", "rows of numbers. Received: none"),
-        ("1,2\n3,256\n", "from 0 to 255.*could not convert string '256'"),
+        ("1,2\n3,256\n", "from 0 to 255.*Received: 256"),
         ("1,0.5\n", "whole numbers.*Scale the pixels"),
         ("1,2\n3\n", "same number of them.*changed from 2 to 1"),
         ("1;2\n", "comma-separated"),

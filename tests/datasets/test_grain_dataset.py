@@ -11,7 +11,9 @@ from keras_lenet.datasets import (
     image_dataset_from_array,
 )
 from keras_lenet.datasets.sampler import EpochSampler
-from tests.helpers import needs_tensorflow
+from tests.helpers import needs_tensorflow, since_keras
+
+takes_grain = since_keras((3, 11), "does not take Grain's datasets")
 
 
 def order(epoch):
@@ -93,6 +95,7 @@ def test_an_iterator_resumes_from_its_state(images):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@takes_grain
 def test_fit_uses_the_batches_in_order(images, generator):
     labels = generator.integers(0, 3, 23)
 
@@ -126,6 +129,7 @@ def test_fit_uses_the_batches_in_order(images, generator):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@takes_grain
 def test_lenet5_trains_on_a_grain_dataset(digits):
     (x, y), test = digits
     dataset = grain_dataset_from_array(x, y, shuffle=True, seed=98)

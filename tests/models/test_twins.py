@@ -24,6 +24,12 @@ def make(optimizer="sgd", loss=LOSS, metrics=("accuracy",), **kwargs):
     return model
 
 
+def jax_version():
+    import jax
+
+    return jax.__version_info__
+
+
 def test_a_second_model_compiles_nothing(generator):
     images, labels = random_data(generator, 20)
     programs = []
@@ -35,8 +41,9 @@ def test_a_second_model_compiles_nothing(generator):
         programs.append(dict(find_twin(model).programs))
     assert find_twin(model).model is not model
     assert programs[0] == programs[1]
-    if BACKEND == "jax":
-        # One shape of batches, although the last one is smaller.
+    if BACKEND == "jax" and jax_version() >= (0, 10):
+        # One shape of batches, although the last one is smaller. Earlier
+        # versions count more than they compile.
         assert programs[0]["train"]._cache_size() == 1
         assert programs[0]["test"]._cache_size() == 1
 
@@ -231,6 +238,8 @@ def test_making_a_twin_leaves_the_random_state(generator):
     seed = int(generator.integers(2**31))
     drawn = []
     for twice in (False, True):
+        # Before Keras 3.12, the seed does not start Keras' generator again.
+        keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         model = make(num_classes=int(generator.integers(11, 10**6)))
         if twice:
