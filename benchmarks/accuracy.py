@@ -12,9 +12,10 @@ It takes minutes on a GPU and hours without. Let one process train it, with
 `--seeds` and no number, before several share it.
 
 Each finished seed is a line of the log, `accuracy.jsonl` beside this script,
-and is not trained again. The same command resumes an interrupted run. Several
-processes with different seeds can share a log. `--write` draws the curves and
-puts the table into `README.md` here.
+and is not trained again. Its model is in the folder `--state`. The same command
+resumes an interrupted run. Several processes with different seeds can share a
+log. `--write` draws the curves and puts the table into `README.md` here.
+`--ensemble` prints the accuracy of the mean of the seeds' probabilities.
 
 `--preset` writes a trained model as a preset of the package. It must be trained
 on a part of the images: the others calibrate its probabilities.
@@ -63,6 +64,8 @@ def main() -> None:
     records = read(arguments, settings)
     for record in records:
         print(f"seed {record['seed']}: {record['test_accuracy']:.2%}")
+    if arguments.ensemble:
+        print(f"together: {ensemble_accuracy(arguments):.2%}")
     if arguments.write:
         write(read(arguments, {"images": arguments.images}))
 
@@ -123,6 +126,11 @@ def parse_arguments() -> argparse.Namespace:
         "--write",
         action="store_true",
         help="put table and curves into README.md, here",
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="evaluate the average of the models of all seeds",
     )
     parser.add_argument(
         "--preset",
@@ -193,12 +201,8 @@ def train(
     every = max(1, arguments.epochs // 10) * steps_in_epoch
     held_out = HeldOutEvaluation(test, freq=every, at_end=True)
     arguments.state.mkdir(exist_ok=True)
-    name = (
-        f"{arguments.recipe}-{len(x)}-images-{arguments.epochs}-epochs-"
-        f"seed-{seed}.npz"
-    )
-    state = arguments.state / name
-    resumable = ResumableTraining(state)
+    path = model_path(arguments, seed)
+    resumable = ResumableTraining(path.with_suffix(".npz"))
     trained.fit(
         batches,
         epochs=arguments.epochs,
@@ -206,6 +210,7 @@ def train(
         shuffle=False,
         verbose=0,
     )
+    model.save(path)
     print(f"seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     history = held_out.history
     record = {
@@ -219,6 +224,29 @@ def train(
         "python": platform.python_version(),
     }
     return record, model
+
+
+def model_path(arguments: argparse.Namespace, seed: int) -> Path:
+    return arguments.state / (
+        f"{arguments.recipe}-{arguments.images}-images-{arguments.epochs}-"
+        f"epochs-seed-{seed}.keras"
+    )
+
+
+def ensemble_accuracy(arguments: argparse.Namespace) -> float:
+    """Returns the test accuracy of the average of the seeds' models."""
+    import keras
+
+    from keras_lenet import datasets
+    from keras_lenet.models import average_models
+
+    models = [
+        keras.saving.load_model(model_path(arguments, seed), compile=False)
+        for seed in arguments.seeds
+    ]
+    _, (x, y) = datasets.load_data(arguments.data)
+    probabilities = average_models(models).predict(x, batch_size=500, verbose=0)
+    return float((probabilities.argmax(axis=1) == y).mean())
 
 
 def teacher(arguments: argparse.Namespace) -> Any:

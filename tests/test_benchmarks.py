@@ -4,12 +4,14 @@ import json
 import re
 
 import accuracy
+import corruptions
 import drawings
 import handwritten
 import keras
 import numpy as np
 import paper
 import pytest
+import robustness
 import strings
 import throughput
 from subjects import CHECKED_EPOCHS, SUBJECTS
@@ -21,7 +23,6 @@ from tests.helpers import (
     BACKEND,
     HAS_TENSORFLOW,
     needs_tensorflow,
-    on_default_backend,
     on_torch,
     run_python,
 )
@@ -36,7 +37,7 @@ runpy.run_path(path, run_name="__main__")
 IMAGES = 300
 
 # Subjects run in processes with their own backends, so test once.
-pytestmark = on_default_backend
+pytestmark = on_torch
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,7 @@ def test_other_options_override_quick():
     assert options.subjects == throughput.QUICK["subjects"]
 
 
-@on_torch
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @needs_tensorflow
 def test_accuracy_trains_each_seed_once_and_writes_results(
     tmp_path, monkeypatch, capsys
@@ -269,8 +270,11 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     monkeypatch.setattr(accuracy, "FIGURE", tmp_path / "accuracy.png")
     numbers = ["--images", "250", "--epochs", "1", "--state", str(tmp_path)]
     arguments = ["accuracy.py", "--data", "digits", *numbers]
-    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "3", "1"])
+    monkeypatch.setattr(
+        "sys.argv", [*arguments, "--seeds", "3", "1", "--ensemble"]
+    )
     accuracy.main()
+    assert re.search(r"^together: \d+\.\d\d%$", capsys.readouterr().out, re.M)
     lines = (tmp_path / "accuracy.jsonl").read_text().splitlines()
     found = {r["seed"]: r["test_accuracy"] for r in map(json.loads, lines)}
     assert found.keys() == {1, 3}
@@ -289,7 +293,7 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
 
 
-@on_torch
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @needs_tensorflow
 def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
     numbers = ["--images", "1250", "--epochs", "2", "--state", str(tmp_path)]
@@ -308,7 +312,6 @@ def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
     assert card["test_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
 
 
-@on_torch
 @needs_tensorflow
 def test_paper_trains_each_seed_once_and_writes_comparisons(
     tmp_path, monkeypatch, capsys
@@ -412,3 +415,48 @@ def test_what_is_cut_from_a_row_is_a_digit_or_none(digits, generator):
     own = {int(label) for _, label in found}
     assert own <= {*labels[:9].tolist(), drawings.NO_DIGIT}
     assert drawings.NO_DIGIT in own and len(own) > 2
+
+
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_a_corruption_is_repeatable_and_leaves_the_input(name, digits):
+    images = digits[0][0][:30, ..., 0]
+    before = images.copy()
+    corrupted = corruptions.corrupt(name, images)
+    assert corrupted.dtype == "uint8" and corrupted.shape == images.shape
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(corruptions.corrupt(name, images), corrupted)
+    changed = (corrupted != images).any(axis=(1, 2))
+    assert changed.all()
+
+
+def test_images_are_rotated_scaled_and_shifted_by_the_stated_amount(generator):
+    images = generator.integers(0, 256, (3, 28, 28)).astype("uint8")
+    right = robustness.transform("shift to the right, pixels", 2, images)
+    np.testing.assert_array_equal(right[:, :, 2:], images[:, :, :-2])
+    turned = robustness.transform("rotation, degrees", 90, images)
+    sides = [np.rot90(images, turns, (1, 2)) for turns in (1, 3)]
+    # Rounding may change a pixel by 1.
+    assert min(np.abs(turned - side.astype(int)).max() for side in sides) <= 1
+    dot = np.zeros((1, 29, 29), "uint8")
+    dot[0, 14, 14] = dot[0, 14, 20] = 200
+    half = robustness.transform("scale", 0.5, dot)
+    assert half[0, 14, 14] == half[0, 14, 17] == 200
+
+
+def test_robustness_corrects_ten_labels_and_leaves_out_five_images():
+    labels = np.full(10_000, 5)
+    corrected, known = robustness.correct(labels)
+    assert (corrected != labels).sum() == 10
+    assert corrected[947] == 9 and (~known).sum() == 5 and (labels == 5).all()
+
+
+@needs_tensorflow
+def test_robustness_prints_a_row_for_each_change(monkeypatch, capsys):
+    monkeypatch.setattr(robustness, "MODELS", ("mnist", "original"))
+    monkeypatch.setattr(
+        "sys.argv", ["robustness.py", "--data", "digits", "--images", "20"]
+    )
+    robustness.main()
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0] == "| images | `mnist` | `original` |"
+    assert len(rows) == 2 + 3 + len(corruptions.CORRUPTIONS)
