@@ -289,7 +289,7 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     assert "| accurate | 1 | 250 |" in text
     assert text.endswith("<!-- end of accuracy.py -->\nafter\n")
     mean = (found[1] + found[3]) / 2
-    assert f"n = 2 | {mean:.3%} |" in text and "old" not in text
+    assert f"| {mean:.3%} |" in text and "old" not in text
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
 
 

@@ -31,7 +31,10 @@ from keras_lenet import (
     PadTo32,
     RandomDistortion,
 )
-from keras_lenet.losses import SmoothedSparseCategoricalCrossentropy
+from keras_lenet.losses import (
+    KLDistillation,
+    SmoothedSparseCategoricalCrossentropy,
+)
 from keras_lenet.original import (
     DistanceLoss,
     EuclideanRBF,
@@ -136,6 +139,7 @@ OBJECTS = [
     ),
     (DistanceLoss, {}),
     (DistanceLoss, {"rubbish": np.float32(3), "reduction": "sum"}),
+    (KLDistillation, {"temperature": 2.0, "from_logits": True}),
     (SmoothedSparseCategoricalCrossentropy, {}),
     (
         SmoothedSparseCategoricalCrossentropy,
