@@ -18,7 +18,7 @@ from reports import replace_lines
 from scipy import ndimage
 
 HERE = Path(__file__).parent
-FIGURE = HERE.parent / "docs/pages/images/robustness.png"
+IMAGES = HERE.parent / "docs/pages/images"
 MODELS = ("mnist", "handwritten", "original")
 
 # Labels of MNIST's test images on which most people agree against the given
@@ -85,6 +85,7 @@ def main() -> None:
     if arguments.write:
         replace_lines(HERE / "README.md", "robustness.py", table)
         draw(sweeps)
+        draw_labels(x, y, models["mnist"])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -180,8 +181,32 @@ def draw(sweeps: dict[str, list[list[float]]]) -> None:
     first.set_ylabel("Accuracy, %")
     first.legend()
     figure.suptitle("MNIST's test images, moved")
-    with atomic_write(FIGURE) as temporary:
+    with atomic_write(IMAGES / "robustness.png") as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def draw_labels(images: np.ndarray, labels: np.ndarray, model: Any) -> None:
+    """Draws the corrected and undecided images with a model's answers."""
+    from matplotlib.figure import Figure
+
+    from keras_lenet.files.atomic import atomic_write
+
+    indices = [*CORRECTED, *UNDECIDED]
+    answers = model.predict(images[indices][..., np.newaxis], verbose=0)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for axes, index, answer in zip(
+        figure.subplots(3, 5).flat, indices, answers, strict=True
+    ):
+        axes.imshow(images[index], cmap="gray_r")
+        axes.set_title(
+            f"{index}: label {labels[index]}, people "
+            f"{CORRECTED.get(index, '?')}\n"
+            f"mnist {answer.argmax()} ({answer.max():.0%})",
+            fontsize=8,
+        )
+        axes.set_axis_off()
+    with atomic_write(IMAGES / "labels.png") as temporary:
+        figure.savefig(temporary, dpi=100)
 
 
 if __name__ == "__main__":

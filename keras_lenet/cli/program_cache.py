@@ -1,6 +1,7 @@
 """Keeping compiled programs between two runs of the command line."""
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -19,13 +20,27 @@ def use_program_cache() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
-    for name, value in (
-        ("JAX_COMPILATION_CACHE_DIR", str(folder)),
-        ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
-        ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1"),
-        ("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={folder}"),
-    ):
+    settings = {"TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={folder}"}
+    if _jax_loads_programs():
+        settings |= {
+            "JAX_COMPILATION_CACHE_DIR": str(folder),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
+
+
+def _jax_loads_programs() -> bool:
+    """Returns whether JAX gets right results from programs on disk.
+
+    JAX 0.6 and earlier return wrong numbers on a CPU.
+    """
+    try:
+        major, minor, *_ = importlib.metadata.version("jax").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= (0, 7)
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """Compiled programs that the command line keeps."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ NAMES = ("JAX_COMPILATION_CACHE_DIR", "TF_XLA_FLAGS")
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", {"KERAS_HOME": str(tmp_path / "keras")})
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.7.0")
     return tmp_path / "keras"
 
 
@@ -24,6 +26,13 @@ def test_programs_are_kept_in_the_folder_of_keras(home):
     folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     assert folder.is_dir() and home in folder.parents
     assert os.environ["TF_XLA_FLAGS"].endswith(f"={folder}")
+
+
+def test_jax_loads_no_programs_where_they_would_be_wrong(home, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.6.2")
+    use_program_cache()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    assert "TF_XLA_FLAGS" in os.environ
 
 
 def test_what_the_user_set_stays(home):
