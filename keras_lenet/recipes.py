@@ -226,6 +226,9 @@ def distilled(
         keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
+    if student.built:
+        # So that `ResumableTraining` can resume it.
+        distiller.build(student.input_shape)
     return distiller
 
 
