@@ -35,6 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from options import add_data
 from reports import replace_lines
 
 HERE = Path(__file__).parent
@@ -51,7 +52,7 @@ def main() -> None:
         "images": arguments.images,
     }
     if arguments.recipe == "distilled" and not arguments.seeds:
-        teacher(arguments)
+        teacher(arguments, *load(arguments)[0])
     for seed in arguments.seeds:
         if all(record["seed"] != seed for record in read(arguments, settings)):
             record, model = train(arguments, seed)
@@ -80,11 +81,7 @@ def parse_arguments() -> argparse.Namespace:
         default="accurate",
         help="recipe of keras_lenet.recipes (default: %(default)s)",
     )
-    parser.add_argument(
-        "--data",
-        default="mnist",
-        help="mnist, or a folder of MNIST's IDX files (default: %(default)s)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--seeds",
         type=int,
@@ -176,9 +173,10 @@ def train(
     )
 
     start = time.perf_counter()
-    (x, y), test = datasets.load_data(arguments.data)
-    x, y = x[: arguments.images], y[: arguments.images]
-    taught_by = teacher(arguments) if arguments.recipe == "distilled" else None
+    (x, y), test = load(arguments)
+    taught_by = None
+    if arguments.recipe == "distilled":
+        taught_by = teacher(arguments, x, y)
     keras.utils.set_random_seed(seed)
     batches = datasets.grain_dataset_from_array(
         x,
@@ -237,30 +235,32 @@ def ensemble_accuracy(arguments: argparse.Namespace) -> float:
     """Returns the test accuracy of the average of the seeds' models."""
     import keras
 
-    from keras_lenet import datasets
     from keras_lenet.models import average_models
 
     models = [
         keras.saving.load_model(model_path(arguments, seed), compile=False)
         for seed in arguments.seeds
     ]
-    _, (x, y) = datasets.load_data(arguments.data)
+    _, (x, y) = load(arguments)
     probabilities = average_models(models).predict(x, batch_size=500, verbose=0)
     return float((probabilities.argmax(axis=1) == y).mean())
 
 
-def teacher(arguments: argparse.Namespace) -> Any:
+def load(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Returns the images and labels to train on, and those of the test set."""
+    from keras_lenet import datasets
+
+    (x, y), test = datasets.load_data(arguments.data)
+    return (x[: arguments.images], y[: arguments.images]), test
+
+
+def teacher(arguments: argparse.Namespace, x: Any, y: Any) -> Any:
     """Returns the teacher, trained on the same images as the students."""
     from teacher import load_or_train_teacher
 
-    from keras_lenet import datasets
-
-    (x, y), _ = datasets.load_data(arguments.data)
     arguments.state.mkdir(exist_ok=True)
     path = arguments.state / f"teacher-{arguments.images}-images.keras"
-    return load_or_train_teacher(
-        path, x[: arguments.images], y[: arguments.images]
-    )
+    return load_or_train_teacher(path, x, y)
 
 
 def save_preset(

@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any
 
+from options import add_data
 from subjects import plain_layers
 
 STEPS, BATCH_SIZE, EVAL_EVERY, EVAL_SIZE = 300, 100, 5, 500
@@ -64,11 +65,7 @@ def parse_arguments() -> argparse.Namespace:
         description="Time the cookbook's 300 steps and 60 evaluations, as a "
         "loop and with `fit`."
     )
-    parser.add_argument(
-        "--data",
-        default="mnist",
-        help="mnist, or a folder of MNIST's IDX files (default: %(default)s)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--repetitions",
         type=int,

@@ -15,6 +15,8 @@ from scipy import ndimage
 Images = np.ndarray
 Generator = np.random.Generator
 
+_SAME = np.eye(2)
+
 
 def corrupt(name: str, images: Images, seed: int = 98) -> Images:
     """Returns uint8 images that `CORRUPTIONS[name]` has corrupted.
@@ -61,7 +63,7 @@ def motion_blur(images: Images, generator: Generator) -> Images:
     steps = np.arange(-4, 5)
     return np.mean(
         [
-            _warp(images, shift=(step * np.sin(angles), step * np.cos(angles)))
+            warp(images, shift=(step * np.sin(angles), step * np.cos(angles)))
             for step in steps
         ],
         axis=0,
@@ -73,17 +75,17 @@ def shear(images: Images, generator: Generator) -> Images:
     signs = _signs(images, generator)
     matrix = np.zeros((len(images), 2, 2)) + np.eye(2)
     matrix[:, 1, 0] = 0.5 * signs
-    return _warp(images, matrix)
+    return warp(images, matrix)
 
 
 def scale(images: Images, generator: Generator) -> Images:
     """Half the size."""
-    return _warp(images, np.zeros((len(images), 2, 2)) + 2 * np.eye(2))
+    return warp(images, 2 * np.eye(2))
 
 
 def rotate(images: Images, generator: Generator) -> Images:
     """By 30 degrees, to either side."""
-    return _warp(images, rotation(np.radians(30) * _signs(images, generator)))
+    return warp(images, rotation(np.radians(30) * _signs(images, generator)))
 
 
 def brightness(images: Images, generator: Generator) -> Images:
@@ -93,7 +95,7 @@ def brightness(images: Images, generator: Generator) -> Images:
 
 def translate(images: Images, generator: Generator) -> Images:
     """By up to 5 pixels along each axis."""
-    return _warp(images, shift=generator.uniform(-5, 5, (2, len(images))))
+    return warp(images, shift=generator.uniform(-5, 5, (2, len(images))))
 
 
 def stripe(images: Images, generator: Generator) -> Images:
@@ -168,11 +170,16 @@ def rotation(angles: Any) -> np.ndarray:
     return np.moveaxis(np.array([[cos, sin], [-sin, cos]]), 2, 0)
 
 
-def _warp(images: Images, matrix: Any = None, shift: Any = (0, 0)) -> Images:
-    """Maps each output pixel through a matrix about the middle, and shifts."""
+def warp(images: Images, matrix: Any = _SAME, shift: Any = (0, 0)) -> Images:
+    """Maps the output's pixels through a matrix about the middle, and shifts.
+
+    Args:
+        images: Array of shape `(n, height, width)`.
+        matrix: Array of shape `(2, 2)`, or `(n, 2, 2)` for one per image.
+        shift: Rows and columns to shift by: numbers, or arrays of shape `(n,)`.
+    """
     count, height, width = images.shape
-    if matrix is None:
-        matrix = np.zeros((count, 2, 2)) + np.eye(2)
+    matrix = np.broadcast_to(matrix, (count, 2, 2))
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
     grid = np.moveaxis(np.mgrid[:height, :width], 0, -1) - middle
     places = np.einsum("nij,hwj->inhw", matrix, grid)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from options import add_data
 from subjects import plain_layers
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -49,11 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure the memory that an epoch of `fit` on MNIST adds."
     )
-    parser.add_argument(
-        "--data",
-        default="mnist",
-        help="mnist, or a folder of MNIST's IDX files (default: %(default)s)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--batch-size",
         type=int,

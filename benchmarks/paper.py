@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from options import add_data
 from reports import replace_lines
 
 HERE = Path(__file__).parent
@@ -83,11 +84,7 @@ def parse_arguments() -> argparse.Namespace:
         description="Train LeNet-5 as in the 1998 paper, and compare the "
         "test error with the paper's."
     )
-    parser.add_argument(
-        "--data",
-        default="mnist",
-        help="mnist, or a folder of MNIST's IDX files (default: %(default)s)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--seeds",
         type=int,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corruptions import CORRUPTIONS, corrupt, rotation
+from corruptions import CORRUPTIONS, corrupt, rotation, warp
 from handwritten import read_optdigits
+from options import add_data
 from reports import replace_lines
-from scipy import ndimage
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs/pages/images"
@@ -92,11 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure how presets read digits that differ from MNIST's."
     )
-    parser.add_argument(
-        "--data",
-        default="mnist",
-        help="mnist, or a folder of MNIST's IDX files (default: %(default)s)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--optdigits",
         type=Path,
@@ -137,18 +133,10 @@ def correct(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def transform(kind: str, value: float, images: np.ndarray) -> np.ndarray:
     """Rotates, scales about the middle, or shifts all images alike."""
     if kind.startswith("shift"):
-        moved = ndimage.shift(images, (0, 0, value), order=1)
-        return np.asarray(moved)
+        return warp(images, shift=(0, value))
     if kind.startswith("rotation"):
-        (matrix,) = rotation(np.radians([value]))
-    else:
-        matrix = np.eye(2) / value
-    middle = (np.array(images.shape[1:]) - 1) / 2
-    whole = np.eye(3)
-    whole[1:, 1:] = matrix
-    offset = [0, *(middle - matrix @ middle)]
-    moved = ndimage.affine_transform(images, whole, offset, order=1)
-    return np.asarray(moved)
+        return warp(images, rotation(np.radians([value])))
+    return warp(images, np.eye(2) / value)
 
 
 def draw(sweeps: dict[str, list[list[float]]]) -> None:

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from options import add_data
 from subjects import plain_layers
 
 THRESHOLD = 0.99
@@ -71,11 +72,7 @@ def parse_arguments() -> argparse.Namespace:
         description="Measure the seconds until LeNet-5 reaches 99 % on "
         "MNIST's test images, with a plain recipe and with ours."
     )
-    parser.add_argument(
-        "--data",
-        default="mnist",
-        help="mnist, or a folder of MNIST's IDX files (default: %(default)s)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--seeds",
         type=int,

@@ -208,9 +208,9 @@ def distilled(
     >>> from keras_lenet import LeNet5, recipes
     >>> student = LeNet5()
     >>> distiller = recipes.distilled(
-    ...     LeNet5.from_preset("mnist"), student, steps=120 * 240
+    ...     LeNet5.from_preset("mnist"), student, steps=90 * 240
     ... )
-    >>> distiller.fit(train, epochs=120)  # doctest: +SKIP
+    >>> distiller.fit(train, epochs=90)  # doctest: +SKIP
     >>> student.save("student.keras")  # doctest: +SKIP
     """
     check_positive_integer("steps", steps)

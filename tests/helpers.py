@@ -43,6 +43,11 @@ def since_keras(version, reason):
     return pytest.mark.skipif(KERAS_VERSION < version, reason=reason)
 
 
+def in_order_of_keras(names):
+    """Returns names of metrics in the order in which Keras logs them."""
+    return names if KERAS_VERSION >= (3, 15) else sorted(names)
+
+
 def run_python(code, *arguments, cwd=None):
     """Runs code in a process of its own and returns what it printed."""
     return subprocess.run(

@@ -273,6 +273,20 @@ def test_the_learning_rate_of_the_paper_changes_after_its_epochs():
         recipes.paper(40, batch_size=0)
 
 
+def assert_is_resumed_exactly(train, folder):
+    """Asserts that an interrupted run ends like a whole one.
+
+    `train` takes the number of epochs and the file to resume from, and returns
+    the weights.
+    """
+    expected = train(4, folder / "whole.npz")
+    train(2, folder / "parts.npz")
+    for one, other in zip(
+        train(4, folder / "parts.npz"), expected, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
 @on_default_backend
 def test_a_run_with_the_paper_recipe_is_resumed_exactly(tmp_path):
     (x, y), _ = datasets.load_data("digits")
@@ -296,12 +310,7 @@ def test_a_run_with_the_paper_recipe_is_resumed_exactly(tmp_path):
         )
         return model.get_weights()
 
-    expected = train(4, tmp_path / "whole.npz")
-    train(2, tmp_path / "parts.npz")
-    for one, other in zip(
-        train(4, tmp_path / "parts.npz"), expected, strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
+    assert_is_resumed_exactly(train, tmp_path)
 
 
 def test_an_older_keras_is_refused(monkeypatch):
@@ -392,9 +401,4 @@ def test_a_distillation_is_resumed_exactly(digits, tmp_path):
         )
         return student.get_weights()
 
-    expected = train(4, tmp_path / "whole.npz")
-    train(2, tmp_path / "parts.npz")
-    for one, other in zip(
-        train(4, tmp_path / "parts.npz"), expected, strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
+    assert_is_resumed_exactly(train, tmp_path)

@@ -87,6 +87,8 @@ def _function(
             with twin.lock:
                 twin = _prepare(twin, model, state, batches[0])
                 if name not in twin.programs:
+                    if twin.model is not model:
+                        record_shardings(twin.model)
                     twin.programs[name] = make_program(twin)
             return run(twin, state, batches)
 
@@ -118,10 +120,7 @@ def _prepare(twin: Twin, model: Any, state: Any, batch: Any) -> Twin:
     if len(state) > 2 and not twin.is_finished:
         build_symbolically(twin.model, batch)
         twin.finish()
-    if not _fits(twin.model, state):
-        return Twin(model)
-    record_shardings(twin.model)
-    return twin
+    return twin if _fits(twin.model, state) else Twin(model)
 
 
 def _fits(model: Any, state: Any) -> bool:

@@ -4,11 +4,12 @@ import pytest
 
 from keras_lenet import LeNet5
 from keras_lenet.models import average_models
+from tests.models.helpers import random_images
 
 
 def test_an_ensemble_returns_the_mean_of_the_models(generator, tmp_path):
     models = [LeNet5(num_classes=3) for _ in range(3)]
-    images = generator.integers(0, 256, (5, 28, 28, 1)).astype("uint8")
+    images = random_images(generator, 5)
     ensemble = average_models(models)
     expected = np.mean([m.predict(images, verbose=0) for m in models], axis=0)
     found = ensemble.predict(images, verbose=0)
@@ -25,7 +26,7 @@ def test_an_ensemble_has_copies_of_the_models(generator):
     before = [model.get_weights() for model in models]
     ensemble = average_models(models, name="both")
     ensemble.compile("sgd", "sparse_categorical_crossentropy")
-    images = generator.integers(0, 256, (5, 28, 28, 1)).astype("uint8")
+    images = random_images(generator, 5)
     ensemble.fit(images, np.array([0, 1, 2, 0, 1]), verbose=0)
     assert ensemble.name == "both"
     assert [model.name for model in models] == ["lenet5", "lenet5"]
@@ -53,7 +54,7 @@ def test_an_ensemble_may_have_models_of_any_kind(generator):
             keras.layers.Dense(10, "softmax"),
         ]
     )
-    images = generator.integers(0, 256, (4, 28, 28, 1)).astype("float32")
+    images = random_images(generator, 4).astype("float32")
     models = [LeNet5(), plain]
     found = average_models(models).predict(images, verbose=0)
     expected = np.mean([m.predict(images, verbose=0) for m in models], axis=0)
