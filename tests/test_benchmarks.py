@@ -276,7 +276,7 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     accuracy.main()
     assert re.search(r"^together: \d+\.\d\d%$", capsys.readouterr().out, re.M)
     lines = (tmp_path / "accuracy.jsonl").read_text().splitlines()
-    found = {r["seed"]: r["test_accuracy"] for r in map(json.loads, lines)}
+    found = {r["seed"]: r["accuracy"] for r in map(json.loads, lines)}
     assert found.keys() == {1, 3}
 
     # A seed in the log is not trained again.
@@ -286,7 +286,7 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
     assert f"seed 1: {found[1]:.2%}\nseed 3: " in capsys.readouterr().out
     text = readme.read_text()
     assert text.startswith("before\n<!-- accuracy.py -->\nThe log of seeds")
-    assert "| accurate | 1 | 250 |" in text
+    assert "| `LeNet5` | accurate | 1 | 250 |" in text
     assert text.endswith("<!-- end of accuracy.py -->\nafter\n")
     mean = (found[1] + found[3]) / 2
     assert f"| {mean:.3%} |" in text and "old" not in text
@@ -295,13 +295,22 @@ def test_accuracy_trains_each_seed_once_and_writes_results(
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @needs_tensorflow
-def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
+def test_accuracy_writes_the_best_model_as_a_calibrated_preset(
+    tmp_path, monkeypatch
+):
     numbers = ["--images", "1250", "--epochs", "2", "--state", str(tmp_path)]
+    numbers += ["--log", str(tmp_path / "log")]
     path = tmp_path / "preset"
-    arguments = ["--data", "digits", "--seeds", "1", "--preset", str(path)]
+    arguments = ["--data", "digits", "--seeds", "1", "2", "--preset", str(path)]
     monkeypatch.setattr("sys.argv", ["accuracy.py", *arguments, *numbers])
     accuracy.main()
+    lines = (tmp_path / "log").read_text().splitlines()
+    found = {r["seed"]: r["accuracy"] for r in map(json.loads, lines)}
     card = read_preset(path).card
+    assert card["seed"] == max(found, key=found.get)
+    assert card["held_out_error"] == pytest.approx(
+        1 - max(found.values()), abs=1e-4
+    )
     assert card["calibration_images"] == 1437 - 1250
     model = LeNet5.from_preset(path)
     (x, y), (x_test, y_test) = datasets.load_data("digits")
@@ -310,6 +319,14 @@ def test_accuracy_writes_a_calibrated_preset(tmp_path, monkeypatch, capsys):
     assert fit_temperature(rest, y[1250:]) == pytest.approx(1, abs=1e-3)
     right = model.predict(x_test, verbose=0).argmax(axis=1) == y_test
     assert card["test_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+
+
+def test_accuracy_chooses_no_preset_by_the_test_images(monkeypatch, capsys):
+    arguments = ["accuracy.py", "--data", "digits", "--preset", "preset"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit):
+        accuracy.main()
+    assert "--preset needs --images below 60,000" in capsys.readouterr().err
 
 
 @needs_tensorflow
