@@ -257,6 +257,10 @@ def model_path(arguments: argparse.Namespace, seed: int) -> Path:
 def trained_models(arguments: argparse.Namespace) -> list[Any]:
     import keras
 
+    # Register the classes.
+    import keras_lenet.models
+    import keras_lenet.original  # noqa: F401
+
     return [
         keras.saving.load_model(model_path(arguments, seed), compile=False)
         for seed in arguments.seeds
@@ -370,7 +374,8 @@ def write(records: list[dict[str, Any]]) -> None:
         accuracies = [run["accuracy"] for run in runs]
         deviation = statistics.stdev(accuracies)
         table.append(
-            f"| `{network}` | {recipe} | {runs[0]['epochs']} | {runs[0]['images']:,} "
+            f"| `{network}` | {recipe} | {runs[0]['epochs']} "
+            f"| {runs[0]['images']:,} "
             f"| {statistics.mean(accuracies):.3%} | {100 * deviation:.3f} "
             f"| {100 * deviation / len(runs) ** 0.5:.3f} "
             f"| {min(accuracies):.2%} | {max(accuracies):.2%} | {len(runs)} |"
