@@ -4,8 +4,9 @@ The network is an unchanged `LeNet5`. It learns from MNIST, from 1,934 digits of
 other hands (optdigits), and from pictures made here: MNIST's digits in few
 pixels, in other stroke widths and cut from rows, drawn and printed digits
 (`drawings.py`), and pictures that are no digits, for which all classes are to
-be equally probable (outlier exposure, https://arxiv.org/abs/1812.04606). It
-also learns the probabilities of teachers, networks of the same kind.
+be equally probable (outlier exposure, https://arxiv.org/abs/1812.04606). Half
+of all pictures are on brighter ground, and a tenth have an inverted rectangle.
+It also learns the probabilities of teachers, networks of the same kind.
 
     pip install Hershey-Fonts
     python benchmarks/handwritten.py --optdigits train.npz --preset handwritten
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from backgrounds import DistortionAndGround
 from drawings import (
     NO_DIGIT,
     draw_examples,
@@ -221,7 +223,7 @@ def train(data: Arrays, epochs: int, seed: int, teachers: Any = ()) -> Any:
     import keras
     from keras import ops
 
-    from keras_lenet import LeNet5, RandomDistortion, recipes
+    from keras_lenet import LeNet5, recipes
     from keras_lenet.datasets import image_dataset_from_array
 
     class Student(LeNet5):
@@ -253,7 +255,7 @@ def train(data: Arrays, epochs: int, seed: int, teachers: Any = ()) -> Any:
         shuffle=True,
         seed=seed,
         drop_remainder=True,
-        augment=RandomDistortion(),
+        augment=DistortionAndGround(inverted=0.1),
     )
     student.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     model = LeNet5()
