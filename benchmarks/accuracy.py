@@ -212,9 +212,7 @@ def train(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         shuffle=True,
         seed=seed,
         drop_remainder=True,
-        augment=DistortionAndGround()
-        if arguments.ground
-        else RandomDistortion(),
+        augment=augment,
     )
     steps_in_epoch = len(x) // BATCH_SIZE
     steps = steps_in_epoch * arguments.epochs
