@@ -4,9 +4,10 @@ The network is an unchanged `LeNet5`. It learns from MNIST, from 1,934 digits of
 other hands (optdigits), and from pictures made here: MNIST's digits in few
 pixels, in other stroke widths and cut from rows, drawn and printed digits
 (`drawings.py`), and pictures that are no digits, for which all classes are to
-be equally probable (outlier exposure, https://arxiv.org/abs/1812.04606). Half
-of all pictures are on brighter ground, and a tenth have an inverted rectangle.
-It also learns the probabilities of teachers, networks of the same kind.
+be equally probable (outlier exposure, https://arxiv.org/abs/1812.04606). It
+also learns the probabilities of teachers, networks of the same kind. In the
+last epochs, half of the pictures are on brighter ground, and a tenth have an
+inverted rectangle. `--start PRESET` leaves out all other epochs.
 
     pip install Hershey-Fonts
     python benchmarks/handwritten.py --optdigits train.npz --preset handwritten
@@ -214,16 +215,19 @@ def read_optdigits(path: Path) -> Arrays:
     return np.stack(prepared), labels
 
 
-def train(data: Arrays, epochs: int, seed: int, teachers: Any = ()) -> Any:
+def train(
+    data: Arrays, epochs: int, seed: int, teachers: Any = (), start: Any = None
+) -> Any:
     """Returns a trained model.
 
     With `teachers`, 0.7 of each target is the mean of their probabilities for
-    the same distorted image (https://arxiv.org/abs/1503.02531).
+    the same distorted image (https://arxiv.org/abs/1503.02531). With `start`,
+    a model, it begins with its weights, and puts pictures on other ground.
     """
     import keras
     from keras import ops
 
-    from keras_lenet import LeNet5, recipes
+    from keras_lenet import LeNet5, RandomDistortion, recipes
     from keras_lenet.datasets import image_dataset_from_array
 
     class Student(LeNet5):
@@ -249,13 +253,19 @@ def train(data: Arrays, epochs: int, seed: int, teachers: Any = ()) -> Any:
     student = Student()
     steps = epochs * (len(data[0]) // BATCH_SIZE)
     student.compile(recipes.accurate(steps)["optimizer"])
+    augment: Any = RandomDistortion()
+    if start is not None:
+        student.set_weights(start.get_weights())
+        rate = recipes.OneCycle(0.004, steps, warmup=0.05)
+        student.optimizer.learning_rate = rate
+        augment = DistortionAndGround(inverted=0.1)
     batches = image_dataset_from_array(
         *data,
         BATCH_SIZE,
         shuffle=True,
         seed=seed,
         drop_remainder=True,
-        augment=DistortionAndGround(inverted=0.1),
+        augment=augment,
     )
     student.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     model = LeNet5()
@@ -282,16 +292,22 @@ def main() -> None:
     parser.add_argument(
         "--teacher-epochs", type=int, default=15, metavar="EPOCHS"
     )
+    parser.add_argument(
+        "--ground-epochs", type=int, default=8, metavar="EPOCHS"
+    )
+    parser.add_argument("--start", metavar="PRESET")
     parser.add_argument("--seed", type=int, default=98)
     parser.add_argument("--preset", type=Path, required=True, metavar="DIR")
     arguments = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "jax")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from keras_lenet import LeNet5
     from keras_lenet.calibration import (
         calibrate,
         expected_calibration_error,
     )
     from keras_lenet.datasets import load_data
+    from keras_lenet.saving import read_preset
 
     start = time.perf_counter()
     (x, y), (x_test, y_test) = load_data(arguments.data)
@@ -301,13 +317,17 @@ def main() -> None:
     optdigits, held_optdigits = _divided(others, HELD_OUT_OPTDIGITS)
     data = make_data(mnist, optdigits, arguments.seed)
     print(f"{len(data[0]):,} images, {time.perf_counter() - start:.0f} s")
-    teachers = []
-    for number in range(arguments.teachers):
-        seed = arguments.seed + 1 + number
-        teachers.append(train(data, arguments.teacher_epochs, seed))
-        took = time.perf_counter() - start
-        print(f"teacher {number + 1}, {took:.0f} s", flush=True)
-    model = train(data, arguments.epochs, arguments.seed, teachers)
+    if arguments.start:
+        model = LeNet5.from_preset(arguments.start)
+    else:
+        teachers = []
+        for number in range(arguments.teachers):
+            seed = arguments.seed + 1 + number
+            teachers.append(train(data, arguments.teacher_epochs, seed))
+            took = time.perf_counter() - start
+            print(f"teacher {number + 1}, {took:.0f} s", flush=True)
+        model = train(data, arguments.epochs, arguments.seed, teachers)
+    model = train(data, arguments.ground_epochs, arguments.seed, start=model)
 
     held_out = {
         "MNIST": held_mnist,
@@ -324,12 +344,18 @@ def main() -> None:
     error = expected_calibration_error(probabilities, labels)
     test = model.predict(x_test, batch_size=500, verbose=0)
     accuracy = float(np.mean(test.argmax(axis=1) == y_test))
+    recipe = f"benchmarks/handwritten.py, {arguments.epochs} epochs, "
+    recipe += (
+        f"{arguments.teachers} teachers of {arguments.teacher_epochs} epochs"
+    )
+    if arguments.start:
+        recipe = read_preset(arguments.start).card["recipe"]
+    recipe += f"; {arguments.ground_epochs} epochs on other ground"
     card = {
         "dataset": "MNIST, optdigits (https://doi.org/10.24432/C50P49, CC BY "
         "4.0), and drawings of benchmarks/drawings.py",
         "training_images": len(mnist[0]) + len(optdigits[0]),
-        "recipe": f"benchmarks/handwritten.py, {arguments.epochs} epochs, "
-        f"{arguments.teachers} teachers of {arguments.teacher_epochs} epochs",
+        "recipe": recipe,
         "seed": arguments.seed,
         "test_images": len(x_test),
         "test_accuracy": round(accuracy, 5),
