@@ -1,24 +1,33 @@
-"""Draws the pictures of photographs, forms and rows on the pages.
+"""Draws the pictures on the pages that no benchmark draws.
 
     PYTHONPATH=.:benchmarks python docs/pictures.py --data DIR
 
-The pictures are made from MNIST's test digits in DIR, and read by the command
-line.
+They show presets, with MNIST's test digits in DIR, photographs that are made
+from these digits and read by the command line, and a short run.
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from strings import as_picture, place_digits
 
-from keras_lenet import cli, datasets
+from keras_lenet import (
+    HeldOutEvaluation,
+    LeNet5,
+    OriginalLeNet5,
+    cli,
+    datasets,
+    plots,
+)
+from keras_lenet.callbacks import KernelHistory
 from keras_lenet.files.atomic import atomic_write
+from keras_lenet.plots.figure import to_pixels
 from tests.helpers import photograph
 
 IMAGES = Path(__file__).parent / "pages/images"
@@ -80,6 +89,72 @@ def cases(images: Any) -> Iterator[tuple[str, Any]]:
     yield "page", make_page(take(21), generator)
 
 
+def show_network(images: Any, labels: Any) -> None:
+    """Draws the network and what it computes."""
+    model = LeNet5.from_preset("mnist")
+    plots.plot_architecture(model).savefig(IMAGES / "architecture.svg")
+    first = [int(np.flatnonzero(labels == digit)[0]) for digit in range(5)]
+    several = images[first], labels[first]
+    original = OriginalLeNet5.from_preset("original")
+    for name, figure in {
+        "kernels": plots.plot_kernels(model),
+        "feature_maps": plots.plot_feature_maps(model, images[4]),
+        "feature_maps_original": plots.plot_feature_maps(original, images[4]),
+        "embedding": plots.plot_embedding(model, images[:1000], labels[:1000]),
+        "saliency": plots.plot_saliency(model, *several),
+        "occlusion": plots.plot_occlusion(model, *several),
+    }.items():
+        save(figure, name)
+
+
+def show_run() -> None:
+    """Draws how a network learns scikit-learn's digits."""
+    (x, y), test = datasets.load_data("digits")
+    keras.utils.set_random_seed(98)
+    model = LeNet5()
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    kernels = KernelHistory("c1", freq=20, filepath=IMAGES / "kernels.gif")
+    held_out = HeldOutEvaluation(test, freq=5)
+    model.fit(
+        x,
+        y,
+        batch_size=100,
+        epochs=20,
+        verbose=0,
+        callbacks=[kernels, held_out],
+    )
+    save(plots.plot_kernel_history(kernels.history), "kernel_history")
+    save(plots.plot_history(held_out.history), "learning_curves")
+    scores = model.predict(test[0][:6], verbose=0)
+    save(
+        plots.plot_predictions(test[0][:6], test[1][:6], scores), "predictions"
+    )
+
+
+def show_errors(data: str) -> None:
+    """Draws what `keras-lenet evaluate --plot` draws."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--dataset", data, "--plot", "--reject", "0.9"]
+        cli.main(["evaluate", "mnist", *arguments, "--output", folder])
+        for path in Path(folder).glob("*.png"):
+            with Image.open(path) as drawn:
+                write(drawn, path.stem)
+
+
+def save(figure: Any, name: str) -> None:
+    """Writes a figure that looks the same on every page."""
+    write(Image.fromarray(to_pixels(figure)), name)
+
+
+def write(picture: Any, name: str) -> None:
+    """Writes a picture in 56 colours."""
+    small = picture.convert("RGB").quantize(56)
+    with atomic_write(IMAGES / f"{name}.png") as temporary:
+        small.save(temporary, "PNG", optimize=True)
+
+
 def draw(
     command: str, pictures: dict[str, Any], figure: str, name: str
 ) -> None:
@@ -91,17 +166,18 @@ def draw(
             Image.fromarray(picture).save(paths[-1])
         cli.main([command, *paths, "--plot", "--output", folder])
         with Image.open(Path(folder) / f"{figure}.png") as drawn:
-            small = drawn.convert("RGB").quantize(64)
-        with atomic_write(IMAGES / f"{name}.png") as temporary:
-            small.save(temporary, "PNG", optimize=True)
+            write(drawn, name)
 
 
 def main() -> None:
     """Draws all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _, (images, _) = datasets.load_data(parser.parse_args().data)
+    data = parser.parse_args().data
+    _, (images, labels) = datasets.load_data(data)
+    show_network(images, labels)
+    show_run()
+    show_errors(data)
     draw("read", dict(cases(images)), "digits", "reading")
     generator = np.random.default_rng(7)
     photographs = {

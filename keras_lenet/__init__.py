@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from keras_lenet.callbacks import (
         BestModelCheckpoint,
         HeldOutEvaluation,
+        KernelHistory,
         ResumableTraining,
         SamplePredictions,
     )
@@ -26,6 +27,7 @@ __all__ = [
     "BestModelCheckpoint",
     "CurvatureEstimation",
     "HeldOutEvaluation",
+    "KernelHistory",
     "LeNet5",
     "LeNet5Classifier",
     "OriginalLeNet5",
@@ -45,6 +47,7 @@ _MODULES = {
     "BestModelCheckpoint": "callbacks",
     "CurvatureEstimation": "original",
     "HeldOutEvaluation": "callbacks",
+    "KernelHistory": "callbacks",
     "LeNet5": "models",
     "LeNet5Classifier": "classifier",
     "OriginalLeNet5": "original",

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_lenet import LeNet5, datasets
+import keras_lenet
+from keras_lenet import (
+    LeNet5,
+    callbacks,
+    datasets,
+    original,
+    plots,
+    recipes,
+)
 from keras_lenet.cli.parser import make_parser
 from keras_lenet.datasets.load import ImageData
 from keras_lenet.training import run as training_run
@@ -24,7 +32,10 @@ from tests.helpers import needs_tensorflow, once
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = sorted(ROOT.glob("docs/pages/*.md"))
+PAGES = sorted(ROOT.glob("docs/pages/**/*.md"))
+LESSONS = "docs/pages/lessons/"
+# What `docs/hooks.py` makes a page.
+GENERATED = {ROOT / "docs/pages/benchmarks.md": ROOT / "benchmarks/README.md"}
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", *PAGES]
@@ -62,6 +73,19 @@ def test_the_changelog_begins_with_unreleased_changes_or_this_version():
     assert first == "Unreleased" or released
 
 
+def test_the_reference_has_every_public_name():
+    text = "".join(
+        TEXTS[name] for name in TEXTS if name.startswith("docs/pages/reference")
+    )
+    listed = re.findall(r"^::: keras_lenet\.(\S+)$", text, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    last = {name.rpartition(".")[2] for name in listed}
+    names = {*keras_lenet.__all__, *plots.__all__, *callbacks.__all__}
+    names |= {*recipes.__all__, *original.__all__}
+    modules = {"__version__", "datasets", "plots", "recipes"}
+    assert names - last - modules == {"NotebookFigure", "TABLE"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_tables_match_the_registries(page, tables):
     text = page.read_text(encoding="utf-8")
@@ -83,6 +107,7 @@ def test_links_lead_to_files_and_headings(name):
             continue
         path, _, anchor = target.partition("#")
         file = folder / path if path else ROOT / name
+        file = GENERATED.get(file, file)
         assert file.is_file(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
@@ -201,7 +226,15 @@ def in_small_world(test):
 
 
 @in_small_world
-@pytest.mark.parametrize("name", [n for n in having("python") if "/" in n])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in having("python")
+        # `test_lessons.py` runs the lessons.
+        if "/" in name and not name.startswith(LESSONS)
+    ],
+)
 def test_python_blocks_run(name, small_world):
     keras.utils.set_random_seed(98)
     with restored_signals():

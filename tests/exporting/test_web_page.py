@@ -73,6 +73,18 @@ def test_drawn_digits_are_read(page):
 
 
 @once
+def test_the_address_chooses_an_example(page):
+    script = """
+      for (const hash of ["#7", "#nothing", "#2"]) {
+        history.replaceState(null, "", hash);
+        dispatchEvent(new HashChangeEvent("hashchange"));
+        found.push(find("text").textContent.split(",")[0]);
+      }
+    """
+    assert answers(page, script) == ["7", "7", "2"]
+
+
+@once
 @pytest.mark.parametrize("size", [0.25, 1.2])
 @pytest.mark.parametrize("shift", [0, 30])
 def test_the_size_and_place_of_a_drawing_do_not_matter(size, shift, page):
