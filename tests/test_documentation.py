@@ -115,7 +115,7 @@ def test_links_lead_to_files_and_headings(name):
 
 
 def anchor_of(heading):
-    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+    return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("name", having("bash"))

@@ -129,7 +129,10 @@ def test_a_run_resumes_within_an_epoch_with_its_callbacks(digits, tmp_path):
 def test_a_file_is_the_old_one_if_writing_fails(tmp_path):
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with pytest.raises(OSError, match="power"), atomic.atomic_write(path) as new:
+    with (
+        pytest.raises(OSError, match="power"),
+        atomic.atomic_write(path) as new,
+    ):
         new.write_text("half")
         raise OSError("no power")
     assert path.read_text() == "old"
