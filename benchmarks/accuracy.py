@@ -305,9 +305,9 @@ def teacher(arguments: argparse.Namespace, x: Any, y: Any) -> Any:
 def train_on_brighter_ground(model: Any, x: Any, y: Any, seed: int) -> None:
     """Trains a model a little longer, so that it also reads grey paper."""
     import keras
-    from backgrounds import DistortionAndGround
+    from backgrounds import RandomGround
 
-    from keras_lenet import datasets, recipes
+    from keras_lenet import RandomDistortion, datasets, recipes
 
     keras.utils.set_random_seed(seed)
     batches = datasets.grain_dataset_from_array(
@@ -317,12 +317,16 @@ def train_on_brighter_ground(model: Any, x: Any, y: Any, seed: int) -> None:
         shuffle=True,
         seed=seed,
         drop_remainder=True,
-        augment=DistortionAndGround(),
+        augment=RandomDistortion(),
     )
     steps = len(x) // BATCH_SIZE * GROUND_EPOCHS
-    model.compile(**recipes.accurate(steps))
-    model.optimizer.learning_rate = recipes.OneCycle(0.004, steps, warmup=0.05)
-    model.fit(batches, epochs=GROUND_EPOCHS, shuffle=False, verbose=0)
+    trained = keras.Sequential(
+        [keras.Input(model.input_shape[1:]), RandomGround(seed=seed), model]
+    )
+    trained.compile(**recipes.accurate(steps))
+    rate = recipes.OneCycle(0.004, steps, warmup=0.05)
+    trained.optimizer.learning_rate = rate
+    trained.fit(batches, epochs=GROUND_EPOCHS, shuffle=False, verbose=0)
 
 
 def save_preset(arguments: argparse.Namespace) -> None:

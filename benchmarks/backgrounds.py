@@ -1,14 +1,13 @@
-"""Distorted digits on brighter ground, for the presets' training."""
+"""Brighter ground below digits, for the presets' training."""
 
 from typing import Any
 
-import numpy as np
+import keras
+from keras import ops
 
-from keras_lenet import RandomDistortion
 
-
-class DistortionAndGround:
-    """Distorts images, and puts half of them on brighter ground.
+class RandomGround(keras.layers.Layer):
+    """Puts half of the images on brighter ground, in training.
 
     Without it, a network that is accurate on MNIST's black ground misreads most
     digits on grey.
@@ -16,20 +15,36 @@ class DistortionAndGround:
     Args:
         inverted: Number from 0 to 1. The share of images of which a rectangle
             is inverted, as if paper and ink changed places.
+        seed: Integer.
     """
 
-    def __init__(self, inverted: float = 0.0) -> None:
-        self.distort = RandomDistortion()
+    def __init__(self, inverted: float = 0.0, seed: int | None = None) -> None:
+        super().__init__(dtype="float32")
         self.inverted = inverted
+        self.generator = keras.random.SeedGenerator(seed)
 
-    def __call__(self, images: Any, generator: Any) -> Any:
-        images = self.distort(images, generator)
-        count, height, width, _ = images.shape
-        amounts = generator.uniform(0, 0.7, (count, 1, 1, 1))
-        amounts *= generator.random(amounts.shape) < 0.5
-        bright = np.rint(images + amounts * (255.0 - images)).astype("uint8")
-        for index in np.flatnonzero(generator.random(count) < self.inverted):
-            top, bottom = np.sort(generator.integers(0, height + 1, 2))
-            left, right = np.sort(generator.integers(0, width + 1, 2))
-            bright[index, top:bottom, left:right] ^= 255
-        return bright
+    def call(self, images: Any, training: bool = False) -> Any:
+        if not training:
+            return images
+        count, height, width, _ = ops.shape(images)
+
+        def draw(maximum: float, *shape: int) -> Any:
+            return keras.random.uniform(shape, 0, maximum, seed=self.generator)
+
+        images = ops.cast(images, "float32")
+        amount = draw(0.7, count, 1, 1, 1)
+        amount *= ops.cast(draw(1.0, count, 1, 1, 1) < 0.5, "float32")
+        images = ops.round(images + amount * (255.0 - images))
+        chosen = draw(1.0, count, 1, 1, 1) < self.inverted
+        for axis, size in ((1, height), (2, width)):
+            ends = draw(float(size), count, 2)
+            shape = [count, 1, 1, 1]
+            first, last = (
+                ops.reshape(end(ends, axis=1), shape)
+                for end in (ops.min, ops.max)
+            )
+            shape = [1, 1, 1, 1]
+            shape[axis] = size
+            places = ops.reshape(ops.arange(size, dtype="float32"), shape)
+            chosen &= (places >= first) & (places < last)
+        return ops.where(chosen, 255.0 - images, images)

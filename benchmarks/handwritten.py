@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from backgrounds import DistortionAndGround
+from backgrounds import RandomGround
 from drawings import (
     NO_DIGIT,
     draw_examples,
@@ -222,7 +222,8 @@ def train(
 
     With `teachers`, 0.7 of each target is the mean of their probabilities for
     the same distorted image (https://arxiv.org/abs/1503.02531). With `start`,
-    a model, it begins with its weights, and puts pictures on other ground.
+    a model, it begins with its weights, puts pictures on other ground, and is
+    taught by the model, which sees them on black.
     """
     import keras
     from keras import ops
@@ -230,7 +231,17 @@ def train(
     from keras_lenet import LeNet5, RandomDistortion, recipes
     from keras_lenet.datasets import image_dataset_from_array
 
+    if start is not None:
+        teachers = [start]
+
     class Student(LeNet5):
+        def call(
+            self, inputs: Any, training: bool = False, mask: Any = None
+        ) -> Any:
+            if start is not None:
+                inputs = ground(inputs, training=training)
+            return super().call(inputs, training=training, mask=mask)
+
         def compute_loss(
             self,
             x: Any = None,
@@ -250,22 +261,21 @@ def train(
             return ops.mean(loss)
 
     keras.utils.set_random_seed(seed)
+    ground = RandomGround(inverted=0.1, seed=seed)
     student = Student()
     steps = epochs * (len(data[0]) // BATCH_SIZE)
     student.compile(recipes.accurate(steps)["optimizer"])
-    augment: Any = RandomDistortion()
     if start is not None:
         student.set_weights(start.get_weights())
         rate = recipes.OneCycle(0.004, steps, warmup=0.05)
         student.optimizer.learning_rate = rate
-        augment = DistortionAndGround(inverted=0.1)
     batches = image_dataset_from_array(
         *data,
         BATCH_SIZE,
         shuffle=True,
         seed=seed,
         drop_remainder=True,
-        augment=augment,
+        augment=RandomDistortion(),
     )
     student.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     model = LeNet5()

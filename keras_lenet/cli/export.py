@@ -23,6 +23,9 @@ _OUTPUTS = {
     "html": "lenet5.html",
 }
 
+# A model that is less accurate was probably trained on other data.
+_EXPECTED_ACCURACY = 0.5
+
 # How many images the ranges of integers are estimated from.
 _REPRESENTATIVE = 500
 
@@ -134,3 +137,8 @@ def _print_comparison(
         f"{comparison.difference:.1e}; accuracy {accuracies[0]:.2%}, with "
         f"Keras {accuracies[1]:.2%}"
     )
+    if accuracies[1] < _EXPECTED_ACCURACY:
+        print(
+            f"the model was probably not trained on {arguments.dataset}: give "
+            "its own data with --dataset for a meaningful accuracy"
+        )

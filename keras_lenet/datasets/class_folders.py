@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from keras_lenet.files.formats import FileFormatError
 from keras_lenet.types import Array
 
 _TRAIN, _TEST = ("train", "training"), ("test", "testing")
+# Borders of noise are darker, borders of paper are not.
+_BRIGHT = 160
 _SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .tif .tiff .webp".split())
 
 
@@ -132,5 +135,23 @@ def _read_pictures(paths: Sequence[Path]) -> Array:
                 "image_size=(28, 28))`, which resizes them.",
             )
         image[:] = picture
-    is_grey = (images == images[..., :1]).all()
-    return np.ascontiguousarray(images[..., :1]) if is_grey else images
+    if not (images == images[..., :1]).all():
+        return images
+    grey = np.ascontiguousarray(images[..., :1])
+    _warn_of_bright_ground(grey, paths[0].parent.parent)
+    return grey
+
+
+def _warn_of_bright_ground(images: Array, folder: Path) -> None:
+    """Warns of dark strokes on bright ground, which only `predict` turns."""
+    borders = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    if np.median(np.concatenate(borders, axis=1)) > _BRIGHT:
+        warnings.warn(
+            f"{folder}: the pictures have bright borders. A network that "
+            "learns dark strokes on bright ground misreads what "
+            "`prepare_character`, `keras-lenet predict` and `keras-lenet read` "
+            "give it: bright strokes on black. If these are characters, train "
+            "on `255 - images`, or invert the files, e.g. with "
+            "`PIL.ImageOps.invert`.",
+            stacklevel=2,
+        )

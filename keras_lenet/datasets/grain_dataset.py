@@ -25,11 +25,7 @@ class BatchDataset(grain.IterDataset):
 
 
 class _BatchIterator(grain.DatasetIterator):
-    """Yields one epoch, which advances the sampler once it is complete.
-
-    Keras peeks at the first batches before it trains; such an incomplete
-    epoch must not advance the sampler.
-    """
+    """Yields one epoch, which advances the sampler once it is complete."""
 
     def __init__(
         self,
@@ -46,7 +42,7 @@ class _BatchIterator(grain.DatasetIterator):
     def __next__(self) -> tuple[Array, ...]:
         batch = self._first + self._taken
         if self._taken == self._sampler.num_batches:
-            self._sampler.start_at(max(self._sampler.next_batch, batch))
+            self._sampler.finish_epoch(self._first)
             raise StopIteration
         start, end = self._offsets[self._taken : self._taken + 2]
         self._taken += 1

@@ -32,9 +32,9 @@ def image_dataset_from_array(
     and pixels stay bytes until the model reads them. With `shuffle=True`, each
     iteration over the dataset has a new order: a permutation that depends only
     on `seed` and the number of the iteration, not on any global random state.
-    Iterations that stop early count too. On JAX and PyTorch, Keras reads a
-    first batch to build a new model and its metrics, so the model's first
-    epoch is the dataset's second iteration.
+    An iteration that stops before its last batch does not count. On JAX and
+    PyTorch, Keras reads a first batch to build a new model and its metrics; the
+    first epoch still has the first order.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, or
@@ -229,7 +229,8 @@ def _tf_dataset(
         offsets = tf.ensure_shape(offsets, [sampler.num_batches + 1])
         return tf.data.Dataset.range(sampler.num_batches).map(
             lambda batch: (
-                first + batch,
+                first,
+                batch,
                 indices[offsets[batch] : offsets[batch + 1]],
             )
         )
@@ -237,17 +238,30 @@ def _tf_dataset(
     def take(number: Any, indices: Any) -> tuple[Array, ...]:
         return gather(arrays, indices, sampler.seed, int(number), augment)
 
-    def batches(number: Any, indices: Any) -> tuple[Any, ...]:
+    def batches(first: Any, number: Any, indices: Any) -> tuple[Any, ...]:
         # Index NumPy arrays: converting them to tensors would hold all data in
         # memory twice.
         batch = tf.numpy_function(
-            take, [number, indices], [array.dtype for array in arrays]
+            take, [first + number, indices], [array.dtype for array in arrays]
         )
         size = sampler.batch_size if sampler.drop_remainder else None
-        return tuple(
+        return first, number, *(
             tf.ensure_shape(part, [size, *array.shape[1:]])
             for part, array in zip(batch, arrays, strict=True)
         )
+
+    def finish(first: Any) -> Any:
+        sampler.finish_epoch(int(first))
+        return first
+
+    def delivered(first: Any, number: Any, *batch: Any) -> tuple[Any, ...]:
+        # Follows `prefetch`, so only batches that are used count.
+        tf.cond(
+            number == sampler.num_batches - 1,
+            lambda: tf.numpy_function(finish, [first], tf.int64),
+            lambda: first,
+        )
+        return batch
 
     # Searching for code to convert takes AutoGraph longer than tracing does.
     without_autograph = tf.autograph.experimental.do_not_convert
@@ -264,6 +278,7 @@ def _tf_dataset(
         .map(without_autograph(batches))
         .apply(tf.data.experimental.assert_cardinality(sampler.num_batches))
         .prefetch(16)
+        .map(without_autograph(delivered))
         .with_options(options)
     )
     # `ResumableTraining` reads these attributes.

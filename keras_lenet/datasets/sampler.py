@@ -53,9 +53,15 @@ class EpochSampler:
 
     def next_epoch(self) -> tuple[Any, Array, Array]:
         """Returns the next epoch, in the form of `epoch_from`."""
-        epoch = self.epoch_from(self.next_batch)
-        self.next_batch += self.num_batches
-        return epoch
+        return self.epoch_from(self.next_batch)
+
+    def finish_epoch(self, first: int) -> None:
+        """Advances to the epoch after the one that starts at batch `first`.
+
+        Keras reads a first batch before it trains. Such an incomplete epoch
+        must not advance the order.
+        """
+        self.next_batch = max(self.next_batch, first + self.num_batches)
 
     def epoch_from(self, first: int) -> tuple[Any, Array, Array]:
         """Returns the epoch that starts at batch `first`.

@@ -1,10 +1,10 @@
-"""Plots of learning curves, predictions and errors.
+"""Plots of learning curves, predictions, errors and networks.
 
-Functions take arrays and return a `matplotlib.figure.Figure`. A notebook
-displays it as the last expression of a cell or with `display(figure)`, and
-`figure.savefig("name.png")` writes it. `plt.show()` does not show it, as the
-functions do not use pyplot. So they work in any thread, and figures are freed
-like other objects.
+Functions take arrays or a model, and return a `matplotlib.figure.Figure`. A
+notebook displays it as the last expression of a cell or with `display(figure)`,
+and `figure.savefig("name.png")` writes it. `plt.show()` does not show it, as
+the functions do not use pyplot. So they work in any thread, and figures are
+freed like other objects.
 """
 
 from keras_lenet.plots.architecture import plot_architecture

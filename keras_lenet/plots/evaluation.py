@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_lenet.plots.figure import (
     TRAINING_STYLE,
@@ -83,7 +83,8 @@ def plot_confusion_matrix(
             fontsize=7,
             color="white" if is_dark else "black",
         )
-    figure.colorbar(image, label="Errors", shrink=0.8)
+    whole = MaxNLocator(integer=True)
+    figure.colorbar(image, label="Errors", shrink=0.8, ticks=whole)
     return figure
 
 

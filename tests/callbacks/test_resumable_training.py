@@ -68,6 +68,28 @@ def test_a_resumed_run_equals_an_uninterrupted_one(step, path, capsys):
 
 
 @needs_tensorflow
+def test_it_leaves_a_run_unchanged(path):
+    def run(make_callbacks):
+        keras.utils.set_random_seed(1)
+        model = make_model()
+        dataset = datasets.image_dataset_from_array(
+            IMAGES, LABELS, 30, shuffle=True, seed=7
+        )
+        model.fit(
+            dataset,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+            callbacks=make_callbacks(dataset),
+        )
+        return model.get_weights()
+
+    without = run(lambda dataset: [])
+    with_it = run(lambda dataset: [ResumableTraining(path, dataset, freq=4)])
+    np.testing.assert_equal(with_it, without)
+
+
+@needs_tensorflow
 def test_a_repeated_dataset_is_resumed_in_epochs_of_any_length(path):
     # Epochs of 13 steps begin in the middle of the dataset's 11 batches, the
     # last of which is smaller.

@@ -755,6 +755,20 @@ def test_export_compares_with_keras(tmp_path, capsys):
     accuracies = re.search(r"accuracy (\S+)%, with Keras (\S+)%", printed)
     assert accuracies[1] == accuracies[2]
     assert "preset: mnist" in (folder / "lenet5.c").read_text()
+    assert "not trained on" not in printed
+
+
+@once
+@pytest.mark.skipif(c_program.compiler() is None, reason="needs a C compiler")
+def test_export_doubts_an_accuracy_on_other_data(tmp_path, capsys):
+    path = tmp_path / "mine.keras"
+    LeNet5(num_classes=3).save(path)
+    folder = tmp_path / "program"
+    assert (
+        main(["export", str(path), "--format", "c", f"--output={folder}"]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "was probably not trained on digits: give its own data" in printed
 
 
 @once

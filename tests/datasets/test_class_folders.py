@@ -48,6 +48,19 @@ def test_class_folders_are_sorted_by_name(
     np.testing.assert_array_equal(y_test, ranks[::-1][order])
 
 
+def test_grey_pictures_with_bright_borders_are_warned_of(
+    tmp_path, images, labels
+):
+    inner = np.zeros_like(images)
+    inner[:, 4:-4, 4:-4] = images[:, 4:-4, 4:-4]
+    write_pictures(tmp_path / "dark", inner, labels, list("abcde"))
+    load_data(tmp_path / "dark")
+    paper = tmp_path / "paper"
+    write_pictures(paper, 255 - inner, labels, list("abcde"))
+    with pytest.warns(UserWarning, match=r"paper: .* train on `255 - images`"):
+        load_data(paper)
+
+
 @needs_tensorflow
 def test_class_folders_are_read_in_the_order_of_keras(tmp_path, images, labels):
     names = ["zero", "One", "two", "3", "_4"]

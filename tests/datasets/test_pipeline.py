@@ -50,6 +50,19 @@ def test_repeat_continues_with_the_orders_of_later_epochs(images):
 
 
 @needs_tensorflow
+def test_an_iteration_that_stops_early_does_not_advance_the_order(images):
+    dataset = image_dataset_from_array(
+        images, np.arange(23), 5, shuffle=True, seed=7
+    )
+    for count in (1, 4):
+        assert len(list(dataset.take(count))) == count
+    first = order_of(dataset)
+    assert order_of(dataset) != first
+    dataset.sampler.start_at(0)
+    assert order_of(dataset) == first
+
+
+@needs_tensorflow
 def test_images_and_labels_stay_together_as_bytes(images):
     dataset = image_dataset_from_array(
         images, np.arange(23)[:, np.newaxis], 5, shuffle=True, seed=1

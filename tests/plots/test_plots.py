@@ -270,6 +270,14 @@ def test_plot_confusion_matrix_counts_each_pair_of_classes(generator):
     assert np.ma.getmaskarray(shown).diagonal().all()
 
 
+def test_plot_confusion_matrix_has_a_scale_of_whole_errors():
+    figure = plot_confusion_matrix([0, 1, 0], [0, 1, 1], ["a", "b"])
+    figure.draw_without_rendering()
+    *_, bar = figure.axes
+    ticks = [label.get_text() for label in bar.get_yticklabels()]
+    assert ticks == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("labels", "predictions"),
     [([0, 1], [0]), ([], []), ([0], np.ones((2, 2)))],
