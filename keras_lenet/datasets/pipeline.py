@@ -245,9 +245,13 @@ def _tf_dataset(
             take, [first + number, indices], [array.dtype for array in arrays]
         )
         size = sampler.batch_size if sampler.drop_remainder else None
-        return first, number, *(
-            tf.ensure_shape(part, [size, *array.shape[1:]])
-            for part, array in zip(batch, arrays, strict=True)
+        return (
+            first,
+            number,
+            *(
+                tf.ensure_shape(part, [size, *array.shape[1:]])
+                for part, array in zip(batch, arrays, strict=True)
+            ),
         )
 
     def finish(first: Any) -> Any:
