@@ -32,8 +32,8 @@ class RandomGround(keras.layers.Layer):
             return keras.random.uniform(shape, 0, maximum, seed=self.generator)
 
         images = ops.cast(images, "float32")
-        amount = draw(0.7, count, 1, 1, 1)
-        amount *= ops.cast(draw(1.0, count, 1, 1, 1) < 0.5, "float32")
+        is_bright = ops.cast(draw(1.0, count, 1, 1, 1) < 0.5, "float32")
+        amount = draw(0.7, count, 1, 1, 1) * is_bright
         images = ops.round(images + amount * (255.0 - images))
         chosen = draw(1.0, count, 1, 1, 1) < self.inverted
         for axis, size in ((1, height), (2, width)):
@@ -46,5 +46,7 @@ class RandomGround(keras.layers.Layer):
             shape = [1, 1, 1, 1]
             shape[axis] = size
             places = ops.reshape(ops.arange(size, dtype="float32"), shape)
-            chosen &= (places >= first) & (places < last)
+            inside = (places >= first) & (places < last)
+            # Not in place, which PyTorch does not broadcast.
+            chosen = chosen & inside
         return ops.where(chosen, 255.0 - images, images)
