@@ -6,6 +6,7 @@ from scipy.signal import correlate
 from keras_lenet import LeNet5
 from keras_lenet.original import OriginalLeNet5, TableConv2D, codes
 from keras_lenet.plots import plot_feature_maps, plot_kernels
+from tests.helpers import since_keras
 
 
 def tiles(array, columns, size):
@@ -275,6 +276,7 @@ def test_plot_feature_maps_rejects_models_without_classes(model, message):
         plot_feature_maps(model(), np.ones((28, 28)))
 
 
+@since_keras((3, 12), "it raises a KeyError of its own")
 def test_plot_feature_maps_rejects_layers_shared_with_an_earlier_model():
     layers = LeNet5().layers[1:]
     model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
