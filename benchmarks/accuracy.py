@@ -183,31 +183,22 @@ def train(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Trains and saves a model, and returns its record for the log."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
+    from teacher import distorted_batches
 
     import keras_lenet
     from keras_lenet import (
         HeldOutEvaluation,
-        RandomDistortion,
         ResumableTraining,
-        datasets,
         recipes,
     )
 
     start = time.perf_counter()
-    (x, y), others = load(arguments)
+    (x, y), others, _ = load(arguments)
     taught_by = None
     if arguments.recipe == "distilled":
         taught_by = teacher(arguments, x, y)
     keras.utils.set_random_seed(seed)
-    batches = datasets.grain_dataset_from_array(
-        x,
-        y,
-        BATCH_SIZE,
-        shuffle=True,
-        seed=seed,
-        drop_remainder=True,
-        augment=RandomDistortion(),
-    )
+    batches = distorted_batches(x, y, BATCH_SIZE, seed)
     steps_in_epoch = len(x) // BATCH_SIZE
     steps = steps_in_epoch * arguments.epochs
     model = getattr(keras_lenet, arguments.network)()
@@ -276,21 +267,23 @@ def ensemble_accuracy(arguments: argparse.Namespace) -> float:
     """Returns the accuracy of the average of the seeds' models."""
     from keras_lenet.models import average_models
 
-    _, (x, y) = load(arguments)
+    _, (x, y), _ = load(arguments)
     model = average_models(trained_models(arguments))
     probabilities = model.predict(x, batch_size=500, verbose=0)
     return float((probabilities.argmax(axis=1) == y).mean())
 
 
-def load(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """Returns the images and labels to train on, and those to evaluate."""
+def load(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Returns images and labels to train on, to evaluate, and to test.
+
+    Those to evaluate are the test images unless training leaves some out.
+    """
     from keras_lenet import datasets
 
     (x, y), test = datasets.load_data(arguments.data)
     used, others = slice(arguments.images), slice(arguments.images, None)
-    return (x[used], y[used]), (x[others], y[others]) if len(
-        y[others]
-    ) else test
+    left_out = x[others], y[others]
+    return (x[used], y[used]), left_out if len(y[others]) else test, test
 
 
 def teacher(arguments: argparse.Namespace, x: Any, y: Any) -> Any:
@@ -306,19 +299,12 @@ def train_on_brighter_ground(model: Any, x: Any, y: Any, seed: int) -> None:
     """Trains a model a little longer, so that it also reads grey paper."""
     import keras
     from backgrounds import RandomGround
+    from teacher import distorted_batches
 
-    from keras_lenet import RandomDistortion, datasets, recipes
+    from keras_lenet import recipes
 
     keras.utils.set_random_seed(seed)
-    batches = datasets.grain_dataset_from_array(
-        x,
-        y,
-        BATCH_SIZE,
-        shuffle=True,
-        seed=seed,
-        drop_remainder=True,
-        augment=RandomDistortion(),
-    )
+    batches = distorted_batches(x, y, BATCH_SIZE, seed)
     steps = len(x) // BATCH_SIZE * GROUND_EPOCHS
     trained = keras.Sequential(
         [keras.Input(model.input_shape[1:]), RandomGround(seed=seed), model]
@@ -331,7 +317,7 @@ def train_on_brighter_ground(model: Any, x: Any, y: Any, seed: int) -> None:
 
 def save_preset(arguments: argparse.Namespace) -> None:
     """Writes the model with the fewest errors on the images left out."""
-    from keras_lenet import calibration, datasets
+    from keras_lenet import calibration
 
     def evaluate(model: Any) -> tuple[float, float]:
         model.compile(
@@ -340,7 +326,7 @@ def save_preset(arguments: argparse.Namespace) -> None:
         loss, accuracy = model.evaluate(*others, batch_size=500, verbose=0)
         return 1 - accuracy, loss
 
-    used, others = load(arguments)
+    used, others, (x_test, y_test) = load(arguments)
     models = trained_models(arguments)
     for seed, model in zip(arguments.seeds, models, strict=True):
         train_on_brighter_ground(model, *used, seed)
@@ -348,7 +334,6 @@ def save_preset(arguments: argparse.Namespace) -> None:
         (evaluate(model), seed, model)
         for seed, model in zip(arguments.seeds, models, strict=True)
     )
-    _, (x_test, y_test) = datasets.load_data(arguments.data)
 
     def predict() -> Any:
         return model.predict(x_test, batch_size=500, verbose=0)

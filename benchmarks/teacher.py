@@ -36,6 +36,21 @@ def make_teacher() -> Any:
     return keras.Model(inputs, x, name="teacher")
 
 
+def distorted_batches(x: Any, y: Any, batch_size: int, seed: int) -> Any:
+    """Returns shuffled batches, distorted differently in each epoch."""
+    from keras_lenet import RandomDistortion, datasets
+
+    return datasets.grain_dataset_from_array(
+        x,
+        y,
+        batch_size,
+        shuffle=True,
+        seed=seed,
+        drop_remainder=True,
+        augment=RandomDistortion(),
+    )
+
+
 def load_or_train_teacher(path: Path, x: Any, y: Any) -> Any:
     """Returns the teacher in a file, or one that is trained and saved there.
 
@@ -43,21 +58,13 @@ def load_or_train_teacher(path: Path, x: Any, y: Any) -> Any:
     """
     import keras
 
-    from keras_lenet import RandomDistortion, datasets, recipes
+    from keras_lenet import recipes
     from keras_lenet.losses import SmoothedSparseCategoricalCrossentropy
 
     if path.exists():
         return keras.saving.load_model(path, compile=False)
     keras.utils.set_random_seed(98)
-    batches = datasets.grain_dataset_from_array(
-        x,
-        y,
-        BATCH_SIZE,
-        shuffle=True,
-        seed=98,
-        drop_remainder=True,
-        augment=RandomDistortion(),
-    )
+    batches = distorted_batches(x, y, BATCH_SIZE, seed=98)
     schedule = recipes.OneCycle(
         0.003, len(x) // BATCH_SIZE * EPOCHS, warmup=0.1
     )

@@ -13,6 +13,7 @@ from keras_lenet import (
 from keras_lenet.datasets import image_dataset_from_array
 from keras_lenet.files import atomic
 from keras_lenet.saving import load_model
+from tests.callbacks.helpers import Stops
 from tests.helpers import needs_tensorflow
 
 
@@ -88,14 +89,6 @@ def test_the_best_model_within_an_epoch_is_saved(data, tmp_path):
     assert min(held_out.history["val_loss"]) == pytest.approx(loss, rel=1e-4)
 
 
-class StopAt(keras.callbacks.Callback):
-    """Ends the run within the second epoch."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) == 15:
-            raise KeyboardInterrupt
-
-
 @needs_tensorflow
 def test_a_run_resumes_within_an_epoch_with_its_callbacks(digits, tmp_path):
     (x, y), _ = digits
@@ -117,7 +110,7 @@ def test_a_run_resumes_within_an_epoch_with_its_callbacks(digits, tmp_path):
 
     whole, history, best = run(tmp_path / "whole.npz")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts.npz", StopAt())
+        run(tmp_path / "parts.npz", Stops(15))
     resumed, resumed_history, resumed_best = run(tmp_path / "parts.npz")
     assert (resumed_history, resumed_best) == (history, best)
     for weights, expected in zip(

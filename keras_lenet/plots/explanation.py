@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from keras_lenet.plots.figure import (
+    SIGNED_COLORS,
     WRONG_COLOR,
     NotebookFigure,
     class_name,
@@ -18,7 +19,6 @@ from keras_lenet.plots.figure import (
     make_panels,
 )
 from keras_lenet.plots.network import (
-    SIGNED_COLORS,
     are_probabilities,
     check_classifier,
     check_graph,

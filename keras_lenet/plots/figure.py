@@ -1,6 +1,7 @@
 """Figure, colours, checks and panels that all plots share."""
 
 import io
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ HELD_OUT_STYLES: list[dict[str, Any]] = [
     {"color": "#CC79A7", "linestyle": "-."},
 ]
 WRONG_COLOR = "#D55E00"
+# Orange and purple are distinct for any colour vision. White is 0.
+SIGNED_COLORS = "PuOr_r"
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -100,6 +103,17 @@ def make_panels(figure: Figure, rows: int, columns: int, count: int) -> Any:
     for axes in panels[count:]:
         axes.remove()
     return panels[:count]
+
+
+def tile(pictures: Array, columns: int, gap: int = 1) -> Array:
+    """Returns pictures of one size as one array, with NaN between them."""
+    count, height, width = pictures.shape
+    rows = math.ceil(count / columns)
+    tiles = np.full((rows * columns, height + gap, width + gap), np.nan)
+    tiles[:count, :height, :width] = pictures
+    tiles = tiles.reshape(rows, columns, height + gap, width + gap)
+    joined = tiles.swapaxes(1, 2).reshape(rows * (height + gap), -1)
+    return joined[:-gap, :-gap]
 
 
 def are_raw_floats(pixels: Any) -> bool:

@@ -10,7 +10,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from keras_lenet.files.atomic import atomic_write
-from keras_lenet.plots.figure import NotebookFigure, to_pixels
+from keras_lenet.plots.figure import (
+    SIGNED_COLORS,
+    NotebookFigure,
+    tile,
+    to_pixels,
+)
 from keras_lenet.types import Array
 from keras_lenet.validation.arguments import is_positive_integer
 
@@ -18,7 +23,9 @@ from keras_lenet.validation.arguments import is_positive_integer
 # fill the 256 colours of a GIF.
 _LEVELS, _GREYS = 129, 127
 _COLORS = (
-    matplotlib.colormaps["PuOr_r"].resampled(_LEVELS).with_extremes(bad="0.75")
+    matplotlib.colormaps[SIGNED_COLORS]
+    .resampled(_LEVELS)
+    .with_extremes(bad="0.75")
 )
 
 # Draw the first kernels only of layers with more.
@@ -75,8 +82,9 @@ def plot_kernel_history(history: Any, max_steps: int = 8) -> Figure:
         layout="constrained",
     )
     axes = figure.subplots()
-    _show(axes, _as_mosaic(rows), _limit(rows))
     height, width = kernels.shape[2:]
+    mosaic = tile(rows.reshape(-1, height, width), len(steps))
+    _show(axes, mosaic, _limit(rows))
     axes.set_xticks(
         np.arange(len(steps)) * (width + 1) + (width - 1) / 2,
         [f"{step:,}" for step in steps],
@@ -148,16 +156,6 @@ def _limit(kernels: Array) -> float:
     return float(np.abs(finite).max(initial=0)) or 1.0
 
 
-def _as_mosaic(tiles: Array) -> Array:
-    """Joins images of shape (rows, columns, height, width), with gaps."""
-    padded = np.pad(
-        tiles, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan
-    )
-    rows, columns, height, width = padded.shape
-    mosaic = padded.swapaxes(1, 2).reshape(rows * height, columns * width)
-    return mosaic[:-1, :-1]
-
-
 def _show(axes: Axes, mosaic: Array, limit: float) -> None:
     axes.imshow(
         mosaic, cmap=_COLORS, vmin=-limit, vmax=limit, interpolation="nearest"
@@ -167,12 +165,10 @@ def _show(axes: Axes, mosaic: Array, limit: float) -> None:
 
 def _draw_frames(steps: list[int], kernels: Array) -> list[Any]:
     """Returns an image with a palette for each step."""
-    count, size = kernels.shape[1], kernels.shape[2:]
+    count = kernels.shape[1]
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
-    tiles = np.full((len(steps), rows * columns, *size), np.nan, "float32")
-    tiles[:, :count] = kernels
-    mosaics = [_as_mosaic(t.reshape(rows, columns, *size)) for t in tiles]
+    mosaics = [tile(of_step, columns) for of_step in kernels]
 
     cell = max(0.35, min(1.1, 4 / columns))
     figure = NotebookFigure(

@@ -13,17 +13,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from keras_lenet.plots.figure import (
+    SIGNED_COLORS,
     TRAINING_STYLE,
     WRONG_COLOR,
     NotebookFigure,
     class_name,
     escape_tex,
     show_image,
+    tile,
 )
 from keras_lenet.types import Array, Tensor
-
-# Orange and purple are distinct for any colour vision. White is 0.
-SIGNED_COLORS = "PuOr_r"
 
 # The most maps that are drawn side by side.
 _MAX_COLUMNS = 16
@@ -71,7 +70,7 @@ def plot_kernels(model: Any, layer_name: str = "c1") -> Figure:
     )
     axes = figure.subplots()
     shown = axes.imshow(
-        _tile(pictures, outputs),
+        tile(pictures, outputs, _gap(width)),
         # A grey ground tells a missing kernel from weights near 0.
         cmap=colormaps[SIGNED_COLORS].with_extremes(bad="0.75"),
         vmin=-limit,
@@ -330,18 +329,6 @@ def _read_kernels(layer: Any) -> Array:
     return full
 
 
-def _tile(pictures: Array, columns: int) -> Array:
-    """Returns pictures of one size as one array, with NaN between them."""
-    count, height, width = pictures.shape
-    gap = _gap(width)
-    rows = math.ceil(count / columns)
-    tiles = np.full((rows * columns, height + gap, width + gap), np.nan)
-    tiles[:count, :height, :width] = pictures
-    tiles = tiles.reshape(rows, columns, height + gap, width + gap)
-    joined = tiles.swapaxes(1, 2).reshape(rows * (height + gap), -1)
-    return joined[:-gap, :-gap]
-
-
 def _gap(size: int) -> int:
     return max(1, round(size / 14))
 
@@ -425,7 +412,7 @@ def _image_row(image: Array) -> _Row:
 def _maps_row(name: str, maps: Array) -> _Row:
     height, width, count = maps.shape
     columns = min(count, _MAX_COLUMNS)
-    tiles = _tile(maps.transpose(2, 0, 1), columns)
+    tiles = tile(maps.transpose(2, 0, 1), columns, _gap(width))
     cell = min(0.7, 5.4 / columns)
 
     def draw(axes: Axes) -> AxesImage:
@@ -460,7 +447,7 @@ def _code_row(
     pictures = np.stack([values, codes[nearest]]).reshape(2, *_CODE_SHAPE)
 
     def draw(axes: Axes) -> AxesImage:
-        shown = _show_values(axes, _tile(pictures, 2))
+        shown = _show_values(axes, tile(pictures, 2))
         axes.text(
             1.05,
             0.5,

@@ -147,6 +147,19 @@ class Draws(keras.callbacks.Callback):
         draw_random()
 
 
+class Stops(keras.callbacks.Callback):
+    """Interrupts the run before a step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+
+
 def train_resumable(
     path,
     model=None,

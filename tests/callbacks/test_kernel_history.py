@@ -9,6 +9,7 @@ from keras_lenet.plots import plot_kernel_history
 from keras_lenet.plots.kernel_history import save_kernel_animation
 from tests.callbacks.helpers import (
     STEPS_PER_EXECUTION,
+    Stops,
     assert_same_run,
     compiled,
     fail_on_full_disk,
@@ -120,19 +121,6 @@ def test_the_history_is_float32_whatever_the_dtype_of_the_layer():
     (kernel,) = callback.history["kernel"]
     assert kernel.dtype == "float32"
     np.testing.assert_array_equal(kernel, *values_of([layer.kernel]))
-
-
-class Stops(keras.callbacks.Callback):
-    """Interrupts the run before a step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
 
 
 @needs_tensorflow

@@ -16,6 +16,7 @@ from keras_lenet.files.arrays import read_arrays, write_arrays
 from tests.callbacks.helpers import (
     IMAGES,
     LABELS,
+    Stops,
     are_same,
     compiled,
     fail_on_full_disk,
@@ -24,19 +25,6 @@ from tests.callbacks.helpers import (
 )
 from tests.callbacks.helpers import train_resumable as train
 from tests.helpers import BACKEND, needs_tensorflow
-
-
-class Stops(keras.callbacks.Callback):
-    """Interrupts the run before a step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
 
 
 class StopsBetweenExecutions(Stops):
