@@ -39,8 +39,9 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     """Loads a model from a `.keras` file of any origin.
 
     `keras.saving.load_model` creates whatever registered class the file names,
-    of any size. This function loads only a `LeNet5`, an `OriginalLeNet5` or a
-    registered subclass, after it has checked checksums, sizes and links.
+    of any size. This function loads only a `LeNet5`, an `OriginalLeNet5`, a
+    registered subclass, or an `Ensemble` of such models, after it has checked
+    checksums, sizes and links.
 
     Args:
         path: Path of the file, as `model.save` writes it.

@@ -21,6 +21,7 @@ from keras_lenet.exporting import (
 )
 from keras_lenet.files.atomic import atomic_write, check_file
 from keras_lenet.models.adapt import adapt
+from keras_lenet.models.ensemble import Ensemble
 from keras_lenet.models.lenet5 import LeNet5
 from keras_lenet.original.model import OriginalLeNet5
 from keras_lenet.types import Array
@@ -31,8 +32,8 @@ from keras_lenet.version import __version__
 # depend on distances of up to hundreds, with a relative error of 1e-6.
 _LARGEST_DIFFERENCE = {LeNet5: 1e-5, OriginalLeNet5: 1e-4}
 
-# The formats of which tools want logits.
-_WITH_LOGITS = ("onnx", "litert", "saved_model")
+# The formats that hold any graph, so also logits and ensembles.
+_GRAPHS = ("onnx", "litert", "saved_model")
 
 # The share of classes on which an integer program must agree.
 _LEAST_AGREEMENT = 0.98
@@ -126,8 +127,9 @@ def export(
     | `"html"` | a file, `.html` | no | any browser, without a network |
 
     Args:
-        model: A `LeNet5` or `OriginalLeNet5`, on any backend. A model without
-            preprocessing is exported with it.
+        model: A `LeNet5` or `OriginalLeNet5`, on any backend, or, for
+            `"onnx"`, `"litert"` and `"saved_model"`, an `Ensemble` of one of
+            them. A model without preprocessing is exported with it.
         path: Path of the file or folder. A file is replaced; a folder must be
             empty or new.
         format: String, one of the formats above.
@@ -174,7 +176,7 @@ def export(
         dtype="float32",
         input_shape=_shape_with_preprocessing(model),
     )
-    if logits and isinstance(model, LeNet5):
+    if logits and type(model) is LeNet5:
         model = adapt(model, classifier_activation=None)
     shape = model.input_shape[1:]
     if images is None:
@@ -200,18 +202,19 @@ def export(
         if outputs is None:
             return None
         comparison = _compare(model, images, outputs, logits)
-        _check_comparison(comparison, type(model), format, int8)
+        _check_comparison(comparison, _kind(model), format, int8)
     return comparison
 
 
 def _check_arguments(
     model: Any, path: Path, format: str, int8: bool, logits: bool
 ) -> None:
-    if type(model) not in (LeNet5, OriginalLeNet5):
+    kind = _kind(model)
+    if kind not in _LARGEST_DIFFERENCE:
         raise ValueError(
-            "`model` must be a `LeNet5` or an `OriginalLeNet5`, and not of a "
-            f"subclass. Received: {type(model).__name__}. Keras' own "
-            "`model.export` may export it."
+            "`model` must be a `LeNet5`, an `OriginalLeNet5`, or an ensemble "
+            f"of one of them, and not of a subclass. Received: {kind.__name__}."
+            " Keras' own `model.export` may export it."
         )
     # `adapt` would turn a network without preprocessing into one for 28x28.
     if len(model.output_shape) != 2:
@@ -230,11 +233,13 @@ def _check_arguments(
             f"`int8` needs one of the formats {', '.join(names)}. "
             f"Received: format={format!r}"
         )
-    if logits and (int8 or format not in _WITH_LOGITS):
+    if logits and (int8 or format not in _GRAPHS):
         raise ValueError(
-            f"`logits` needs one of the formats {', '.join(_WITH_LOGITS)}, "
+            f"`logits` needs one of the formats {', '.join(_GRAPHS)}, "
             f"without `int8`. Received: format={format!r}, int8={int8}"
         )
+    if isinstance(model, Ensemble):
+        _check_ensemble(model, format, logits)
     if FORMATS[format].suffix:
         check_file(path, "path", FORMATS[format].suffix)
     elif path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -251,6 +256,39 @@ def _check_arguments(
     quantizes_c = int8 and format == "c"
     for name in ("tensorflow",) if quantizes_c else FORMATS[format].needs:
         check_installed(name, "This format")
+
+
+def _kind(model: Any) -> type:
+    """Returns the class of a model, for an ensemble that of its models."""
+    if isinstance(model, Ensemble):
+        kinds = {type(each) for each in model.models}
+        if len(kinds) == 1:
+            return kinds.pop()
+    return type(model)
+
+
+def _check_ensemble(model: Ensemble, format: str, logits: bool) -> None:
+    if format not in _GRAPHS:
+        raise ValueError(
+            f"An ensemble needs one of the formats {', '.join(_GRAPHS)}. "
+            f"Received: format={format!r}"
+        )
+    shared = [
+        (each.include_preprocessing, each.classifier_activation)
+        for each in model.models
+    ]
+    if any(each != shared[0] for each in shared):
+        raise ValueError(
+            "The models of an ensemble must have the same "
+            "`include_preprocessing` and `classifier_activation`. "
+            f"Received: {shared}"
+        )
+    if logits and shared[0][1] is not keras.activations.linear:
+        raise ValueError(
+            "`logits` needs an ensemble of models that return logits, as a "
+            "mean of probabilities has none. Received: models with "
+            f"classifier_activation={shared[0][1]!r}"
+        )
 
 
 def _shape_with_preprocessing(model: Any) -> tuple[int, ...]:

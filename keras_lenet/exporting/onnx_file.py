@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_lenet.exporting.operations import (
@@ -18,6 +19,7 @@ from keras_lenet.exporting.operations import (
     Subsampling,
     operations,
 )
+from keras_lenet.models.ensemble import Ensemble
 from keras_lenet.types import Array
 
 # Understood by ONNX Runtime since 1.10 and by most other tools.
@@ -36,11 +38,18 @@ def write(
 
     graph = _Graph(onnx)
     channels_last = graph.add("Cast", "images", to=onnx.TensorProto.FLOAT)
-    x = graph.add("Transpose", channels_last, perm=[0, 3, 1, 2])
-    shape = model.input_shape[1:]
-    for operation in operations(model, logits):
-        x = _add(graph, operation, x, shape)
-        shape = operation.shape
+    images = graph.add("Transpose", channels_last, perm=[0, 3, 1, 2])
+    if isinstance(model, Ensemble):
+        is_linear = model.classifier_activation is keras.activations.linear
+        outputs = [
+            _add_network(graph, each, images, is_linear)
+            for each in model.models
+        ]
+        x = graph.add("Mean", *outputs)
+        if is_linear and not logits:
+            graph.add("Softmax", x, axis=-1)
+    else:
+        _add_network(graph, model, images, logits)
     output = "logits" if logits else "probabilities"
     graph.nodes[-1].output[0] = output
     value = onnx.helper.make_tensor_value_info
@@ -148,6 +157,15 @@ class _Graph:
         name = f"constant_{len(self.constants)}"
         self.constants.append(self._onnx.numpy_helper.from_array(array, name))
         return name
+
+
+def _add_network(graph: _Graph, model: Any, x: str, logits: bool) -> str:
+    """Adds a model's operations, and returns the name of their output."""
+    shape = model.input_shape[1:]
+    for operation in operations(model, logits):
+        x = _add(graph, operation, x, shape)
+        shape = operation.shape
+    return x
 
 
 def _add(

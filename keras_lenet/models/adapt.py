@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_lenet.layers import spread_channels
+from keras_lenet.models.ensemble import Ensemble
 from keras_lenet.validation.arguments import standardize_input_shape
 
 # Entries of a layer's configuration that an argument of the model overrides.
@@ -18,7 +19,8 @@ def adapt(model: Any, **kwargs: Any) -> Any:
     """Returns a copy of a model with other arguments and the same weights.
 
     Args:
-        model: A `LeNet5` or an `OriginalLeNet5`.
+        model: A `LeNet5`, an `OriginalLeNet5`, or an `Ensemble` of them, each
+            of which is adapted.
         **kwargs: Arguments of the model's class. Default to those of `model`.
             If `num_classes` changes, the `output` layer of a `LeNet5` gets new
             weights. Between grey and colour images, the first layer's weights
@@ -38,6 +40,9 @@ def adapt(model: Any, **kwargs: Any) -> Any:
     >>> adapt(LeNet5(), num_classes=26).output_shape
     (None, 26)
     """
+    if isinstance(model, Ensemble):
+        models = [adapt(each, **kwargs) for each in model.models]
+        return Ensemble(models, model.name)
     config = {**model.get_config(), **kwargs}
     changes = {
         name: _without_overridden(name, entries, kwargs)

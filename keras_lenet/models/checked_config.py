@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lenet.files.formats import FileFormatError
+from keras_lenet.models.ensemble import Ensemble
 
 # Entries that a file may set on a layer. None of them sizes the weights, so no
 # file can request more memory than it has bytes.
@@ -48,15 +49,20 @@ def check_config(
     """Checks that a serialized model is safe to load, and returns its class.
 
     The class must be a registered subclass of `base_class`, or
-    `expected_class`. The model must not need more memory than its weights have.
+    `expected_class`, or an `Ensemble` of such models. The model must not need
+    more memory than its weights have.
     """
     name = serialized["registered_name"]
+    if name == keras.saving.get_registered_name(Ensemble):
+        return _check_ensemble(
+            path, serialized["config"], weight_bytes, base_class
+        )
     model_class = _find_class(name, base_class, expected_class)
     if model_class is None:
         raise FileFormatError(
             path,
             "the model",
-            "a LeNet5 or OriginalLeNet5, as `keras-lenet train` saves it",
+            "a LeNet5, an OriginalLeNet5 or an Ensemble of them",
             name,
             "Load other models with `keras.saving.load_model`, and presets of "
             "a subclass with its own `from_preset`.",
@@ -88,6 +94,18 @@ def check_config(
         least <= weight_bytes, path, "sizes", "that fit its weights", received
     )
     return model_class
+
+
+def _check_ensemble(
+    path: Path, config: dict[str, Any], weight_bytes: int, base_class: Any
+) -> type[Ensemble]:
+    """Checks each model of an ensemble."""
+    known = {"name", "trainable", "models"}
+    _check(set(config) <= known, path, "arguments", sorted(known), config)
+    models = config["models"]
+    for model in models:
+        check_config(path, model, weight_bytes // len(models), base_class)
+    return Ensemble
 
 
 def _check(

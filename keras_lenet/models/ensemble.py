@@ -1,31 +1,37 @@
 """Several models as one."""
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 
 from keras_lenet.callbacks.isolation import preserve_random_state
 
 
-def average_models(
-    models: Sequence[keras.Model], name: str = "ensemble"
-) -> keras.Model:
-    """Returns a model whose output is the mean of several models' outputs.
+@keras.saving.register_keras_serializable(package="keras_lenet")
+class Ensemble(keras.Model):
+    """A model whose output is the mean of several models' outputs.
 
     The mean of the probabilities of models that were trained from different
     initial weights is more accurate than each of them
-    (https://doi.org/10.1109/34.58871). The returned model has copies of the
-    models, and is saved, loaded and trained like any Keras model.
+    (https://doi.org/10.1109/34.58871). The ensemble has copies of the models,
+    and is trained, saved, loaded and exported like any of them.
 
     Args:
         models: Sequence of at least two Keras models with the same input and
             output shapes. They must have the same output: probabilities, or
             logits.
-        name: String. The name of the returned model. Defaults to
-            `"ensemble"`.
+        name: String. The name of the model. Defaults to `"ensemble"`.
+        **kwargs: `trainable`, as for any Keras model.
 
-    Returns:
-        `keras.Model` with the models' input and output shapes, not compiled.
+    Attributes:
+        models: List of the copies, with the names `{name}_0`, `{name}_1`, ...
+
+    Input shape:
+        That of the models.
+
+    Output shape:
+        That of the models.
 
     Raises:
         ValueError: If there are fewer than two models, or their shapes differ.
@@ -33,26 +39,75 @@ def average_models(
     Example:
 
     >>> from keras_lenet import LeNet5
-    >>> from keras_lenet.models import average_models
-    >>> ensemble = average_models([LeNet5(), LeNet5()])
+    >>> from keras_lenet.models import Ensemble
+    >>> ensemble = Ensemble([LeNet5(), LeNet5()])
     >>> ensemble.count_params()
     123412
     """
-    models = list(models)
-    shapes = [(model.input_shape, model.output_shape) for model in models]
-    if len(models) < 2 or any(shape != shapes[0] for shape in shapes):
-        raise ValueError(
-            "`models` must be at least two models with the same input and "
-            f"output shapes. Received: {len(models)} with the shapes {shapes}"
+
+    def __init__(
+        self,
+        models: Sequence[keras.Model],
+        name: str = "ensemble",
+        **kwargs: Any,
+    ) -> None:
+        models = list(models)
+        shapes = [(model.input_shape, model.output_shape) for model in models]
+        if len(models) < 2 or any(shape != shapes[0] for shape in shapes):
+            raise ValueError(
+                "`models` must be at least two models with the same input and "
+                f"output shapes. Received: {len(models)} with the shapes "
+                f"{shapes}"
+            )
+        inputs = keras.Input(shapes[0][0][1:], name="images")
+        outputs = [
+            _copy(model, f"{name}_{index}")(inputs)
+            for index, model in enumerate(models)
+        ]
+        average = keras.layers.Average(name="average")
+        super().__init__(
+            inputs=inputs, outputs=average(outputs), name=name, **kwargs
         )
-    inputs = keras.Input(shapes[0][0][1:], name="images")
-    outputs = [
-        _copy(model, f"{name}_{index}")(inputs)
-        for index, model in enumerate(models)
-    ]
-    return keras.Model(
-        inputs, keras.layers.Average(name="average")(outputs), name=name
-    )
+
+    @property
+    def models(self) -> list[Any]:
+        return list(self.layers[1:-1])
+
+    # What all models of an ensemble of `LeNet5` or of `OriginalLeNet5` share.
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.output_shape[-1])
+
+    @property
+    def include_preprocessing(self) -> bool:
+        return bool(self.models[0].include_preprocessing)
+
+    @property
+    def classifier_activation(self) -> Any:
+        return self.models[0].classifier_activation
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "models": [
+                keras.saving.serialize_keras_object(model)
+                for model in self.models
+            ],
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> Self:
+        models = [
+            keras.saving.deserialize_keras_object(
+                model, custom_objects=custom_objects
+            )
+            for model in config["models"]
+        ]
+        return cls(**{**config, "models": models})
 
 
 def _copy(model: keras.Model, name: str) -> keras.Model:

@@ -9,6 +9,7 @@ import pytest
 
 from keras_lenet import LeNet5, OriginalLeNet5, export, saving
 from keras_lenet.exporting import FORMATS, c_program, integers, onnx_file
+from keras_lenet.models import Ensemble
 from tests.helpers import BACKEND, needs_tensorflow, once
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -115,6 +116,111 @@ def test_logits_are_those_of_keras(format, name, presets, digits, tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     else:
         np.testing.assert_allclose(found.outputs, expected, rtol=1e-4)
+
+
+def ensemble_of(model, generator, **arguments):
+    """Returns a model with one whose weights are a little different."""
+    other = saving.adapt(model, **arguments)
+    for weight in other.trainable_weights:
+        noise = generator.normal(0, 0.02, weight.shape)
+        weight.assign(weight + noise.astype("float32"))
+    return Ensemble([saving.adapt(model, **arguments), other])
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "include_preprocessing"),
+    [
+        pytest.param("onnx", "mnist", True, marks=needs_onnx),
+        pytest.param("onnx", "original", False, marks=needs_onnx),
+        pytest.param(
+            "litert",
+            "mnist",
+            False,
+            marks=[needs_tensorflow, needs_litert, once],
+        ),
+        pytest.param(
+            "saved_model", "original", True, marks=[needs_tensorflow, once]
+        ),
+    ],
+)
+def test_an_ensemble_is_exported_with_its_mean(
+    format, name, include_preprocessing, presets, digits, generator, tmp_path
+):
+    _, (images, _) = digits
+    images = images[:100]
+    shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
+    arguments = {
+        "include_preprocessing": include_preprocessing,
+        "input_shape": shape,
+    }
+    ensemble = ensemble_of(presets[name], generator, **arguments)
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    found = export(ensemble, path, format, images=images)
+    whole = Ensemble(
+        [
+            saving.adapt(
+                each, include_preprocessing=True, input_shape=(28, 28, 1)
+            )
+            for each in ensemble.models
+        ]
+    )
+    expected = whole.predict(images, verbose=0)
+    if name == "original":
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
+    np.testing.assert_allclose(found.outputs, expected, atol=5e-5)
+
+
+@needs_onnx
+def test_an_ensemble_of_distances_has_logits(
+    presets, digits, generator, tmp_path
+):
+    _, (images, _) = digits
+    ensemble = ensemble_of(presets["original"], generator)
+    path = tmp_path / "model.onnx"
+    found = export(ensemble, path, "onnx", logits=True, images=images)
+    expected = ensemble.predict(images, verbose=0)
+    np.testing.assert_allclose(found.outputs, expected, rtol=1e-4)
+
+
+@needs_onnx
+def test_an_ensemble_is_exported_in_integers(
+    presets, digits, generator, tmp_path
+):
+    (representative, _), (images, labels) = digits
+    found = export(
+        ensemble_of(presets["mnist"], generator),
+        tmp_path / "model.onnx",
+        "onnx",
+        int8=True,
+        images=images,
+        representative=representative[:100],
+    )
+    assert found.agreement > 0.98
+    assert (found.outputs.argmax(axis=1) == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("others", "arguments", "message"),
+    [
+        ([LeNet5], {"format": "c"}, "needs one of the formats onnx, litert"),
+        ([LeNet5], {"format": "html"}, "needs one of the formats onnx, litert"),
+        ([LeNet5], {"logits": True}, "mean of probabilities has none"),
+        ([OriginalLeNet5], {}, "Received: Ensemble"),
+        (
+            [lambda: LeNet5(classifier_activation=None)],
+            {},
+            "the same `include_preprocessing` and `classifier_activation`",
+        ),
+    ],
+)
+def test_ensembles_that_cannot_be_exported_are_rejected(
+    others, arguments, message, tmp_path
+):
+    ensemble = Ensemble([LeNet5(), *(make() for make in others)])
+    arguments = {"format": "onnx", **arguments}
+    with pytest.raises(ValueError, match=message):
+        export(ensemble, tmp_path / "model.onnx", **arguments)
+    assert not list(tmp_path.iterdir())
 
 
 @needs_onnx

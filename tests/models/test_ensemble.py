@@ -2,29 +2,33 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lenet import LeNet5
-from keras_lenet.models import average_models
+from keras_lenet import LeNet5, saving
+from keras_lenet.models import Ensemble
 from tests.models.helpers import random_images
 
 
 def test_an_ensemble_returns_the_mean_of_the_models(generator, tmp_path):
     models = [LeNet5(num_classes=3) for _ in range(3)]
     images = random_images(generator, 5)
-    ensemble = average_models(models)
+    ensemble = Ensemble(models)
     expected = np.mean([m.predict(images, verbose=0) for m in models], axis=0)
     found = ensemble.predict(images, verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     ensemble.save(tmp_path / "ensemble.keras")
-    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
-    np.testing.assert_allclose(
-        loaded.predict(images, verbose=0), expected, atol=1e-6
-    )
+    for load in (keras.saving.load_model, saving.load_model):
+        loaded = load(tmp_path / "ensemble.keras")
+        np.testing.assert_array_equal(loaded.predict(images, verbose=0), found)
+        assert [each.name for each in loaded.models] == [
+            "ensemble_0",
+            "ensemble_1",
+            "ensemble_2",
+        ]
 
 
 def test_an_ensemble_has_copies_of_the_models(generator):
     models = [LeNet5(num_classes=3), LeNet5(num_classes=3)]
     before = [model.get_weights() for model in models]
-    ensemble = average_models(models, name="both")
+    ensemble = Ensemble(models, name="both")
     ensemble.compile("sgd", "sparse_categorical_crossentropy")
     images = random_images(generator, 5)
     ensemble.fit(images, np.array([0, 1, 2, 0, 1]), verbose=0)
@@ -43,7 +47,23 @@ def test_models_that_do_not_fit_are_rejected():
         [LeNet5(), LeNet5(input_shape=(20, 20, 1))],
     ):
         with pytest.raises(ValueError, match="`models` must be at least two"):
-            average_models(models)
+            Ensemble(models)
+
+
+def test_each_model_of_an_ensemble_is_adapted(generator):
+    models = [LeNet5(num_classes=3), LeNet5(num_classes=3)]
+    adapted = saving.adapt(
+        Ensemble(models, name="both"),
+        include_preprocessing=False,
+        input_shape=(32, 32, 1),
+    )
+    images = random_images(generator, 5)
+    padded = np.pad(images / 255, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    expected = np.mean([m.predict(images, verbose=0) for m in models], axis=0)
+    found = adapted.predict(padded.astype("float32"), verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert adapted.name == "both"
+    assert not adapted.include_preprocessing
 
 
 def test_an_ensemble_may_have_models_of_any_kind(generator):
@@ -56,6 +76,6 @@ def test_an_ensemble_may_have_models_of_any_kind(generator):
     )
     images = random_images(generator, 4).astype("float32")
     models = [LeNet5(), plain]
-    found = average_models(models).predict(images, verbose=0)
+    found = Ensemble(models).predict(images, verbose=0)
     expected = np.mean([m.predict(images, verbose=0) for m in models], axis=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
