@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
             None if image is None else next(outputs),
             _has_several(model, picture, threshold),
             threshold,
+            _class_names(model),
             arguments,
         )
         for path, picture, image in zip(paths, originals, images, strict=True)
@@ -112,22 +113,31 @@ def _has_several(model: Any, picture: Array, threshold: float) -> bool:
     return len(digits) > 1 and all(d.probability >= threshold for d in digits)
 
 
+def _class_names(model: Any) -> list[str]:
+    return model.class_names or list(map(str, range(model.num_classes)))
+
+
 def _describe(
     path: str,
     found: Array | None,
     has_several: bool,
     threshold: float,
+    class_names: list[str],
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Returns the object that `--json` prints for a picture."""
     top: list[dict[str, Any]] = []
     if found is not None:
         top = [
-            {"class": int(index), "probability": float(found[index])}
+            {
+                "class": int(index),
+                "name": class_names[index],
+                "probability": float(found[index]),
+            }
             for index in found.argsort()[::-1][: arguments.top]
         ]
     best: dict[str, Any] = (
-        top[0] if top else {"class": None, "probability": None}
+        top[0] if top else {"class": None, "name": None, "probability": None}
     )
     return {
         "picture": path,
@@ -145,9 +155,7 @@ def _answer(result: dict[str, Any]) -> str:
         return "no ink"
     if result["several"]:
         return "several digits, see `keras-lenet read`"
-    top = [
-        f"{one['class']} ({one['probability']:.1%})" for one in result["top"]
-    ]
+    top = [f"{one['name']} ({one['probability']:.1%})" for one in result["top"]]
     if not result["accepted"]:
         return f"not a digit, most like {', '.join(top)}"
     return ("rejected, " if result["rejected"] else "") + ", ".join(top)

@@ -192,7 +192,10 @@ def export(
         "model": type(model).__name__,
         "keras_lenet_version": __version__,
         "classes": str(model.num_classes),
-    } | {
+    }
+    if model.class_names is not None:
+        card["class_names"] = json.dumps(model.class_names)
+    card |= {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in (metadata or {}).items()
     }

@@ -60,6 +60,7 @@ def write(path: Path, model: Any, card: dict[str, Any]) -> None:
         "height": height,
         "width": width,
         "classes": model.num_classes,
+        "names": model.class_names or list(range(model.num_classes)),
         "threshold": float(card.get("threshold", 0)),
         "layers": layers,
     }
@@ -68,7 +69,10 @@ def write(path: Path, model: Any, card: dict[str, Any]) -> None:
     values = {
         "title": html.escape(title),
         "card": html.escape(", ".join(f"{k}: {v}" for k, v in card.items())),
-        "network": json.dumps(network, separators=(",", ":")),
+        # A class name must not end the script.
+        "network": json.dumps(network, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        ),
         "weights": base64.b64encode(packed.astype("<f4").tobytes()).decode(),
     }
     path.write_text(fill("page.html", values))

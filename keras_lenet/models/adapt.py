@@ -23,8 +23,9 @@ def adapt(model: Any, **kwargs: Any) -> Any:
             of which is adapted.
         **kwargs: Arguments of the model's class. Default to those of `model`.
             If `num_classes` changes, the `output` layer of a `LeNet5` gets new
-            weights. Between grey and colour images, the first layer's weights
-            are spread over the channels, or summed.
+            weights, and the names of the classes are dropped. Between grey and
+            colour images, the first layer's weights are spread over the
+            channels, or summed.
 
     Returns:
         A model of the same class, not compiled.
@@ -44,6 +45,8 @@ def adapt(model: Any, **kwargs: Any) -> Any:
         models = [adapt(each, **kwargs) for each in model.models]
         return Ensemble(models, model.name)
     config = {**model.get_config(), **kwargs}
+    if config["num_classes"] != model.num_classes:
+        config = {**config, "class_names": None, **kwargs}
     changes = {
         name: _without_overridden(name, entries, kwargs)
         for name, entries in config.pop("layer_configs", {}).items()

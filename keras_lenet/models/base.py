@@ -43,6 +43,7 @@ class BaseModel(keras.Model):
     """
 
     num_classes: int
+    class_names: list[str] | None
     include_preprocessing: bool
     classifier_activation: Any
 
@@ -340,6 +341,8 @@ class BaseModel(keras.Model):
             "input_shape": self.input_shape[1:],
             "include_preprocessing": self.include_preprocessing,
         }
+        if self.class_names is not None:
+            config["class_names"] = list(self.class_names)
         changed = self._record.changed_configs()
         return {**config, "layer_configs": changed} if changed else config
 

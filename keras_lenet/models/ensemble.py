@@ -80,6 +80,10 @@ class Ensemble(keras.Model):
         return int(self.output_shape[-1])
 
     @property
+    def class_names(self) -> Any:
+        return self.models[0].class_names
+
+    @property
     def include_preprocessing(self) -> bool:
         return bool(self.models[0].include_preprocessing)
 

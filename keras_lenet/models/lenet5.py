@@ -1,7 +1,7 @@
 """LeNet-5."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ from keras_lenet.models.multi_step import can_compile
 from keras_lenet.types import Array, Tensor
 from keras_lenet.validation.arguments import (
     check_positive_integer,
+    standardize_class_names,
     standardize_input_shape,
 )
 from keras_lenet.validation.batches import check_shape
@@ -71,6 +72,9 @@ class LeNet5(BaseModel):
             policy. Under 16-bit policies the `output` layer stays float32, so
             that probabilities and loss do not lose precision.
         name: String. The name of the model. Defaults to `"lenet5"`.
+        class_names: Sequence of strings, the names of classes 0, 1, ... They
+            are saved with the model, and `keras-lenet predict` prints them.
+            Defaults to `None`, for numbers.
         **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
             the changes of layers that `get_config` returns.
 
@@ -82,11 +86,11 @@ class LeNet5(BaseModel):
         `classifier_activation=None`.
 
     Raises:
-        ValueError: If `num_classes` is not a positive integer, or
-            `input_shape` is invalid. From `fit`, `evaluate` and `predict`: if
-            images have the wrong shape or scale, a label is not a whole number
-            from 0 to `num_classes - 1`, or a crossentropy's `from_logits` does
-            not match the output layer.
+        ValueError: If `num_classes` is not a positive integer, `input_shape` is
+            invalid, or `class_names` are not one for each class. From `fit`,
+            `evaluate` and `predict`: if images have the wrong shape or scale, a
+            label is not a whole number from 0 to `num_classes - 1`, or a
+            crossentropy's `from_logits` does not match the output layer.
 
     Example:
 
@@ -110,9 +114,11 @@ class LeNet5(BaseModel):
         classifier_activation: str | Callable[..., Any] | None = "softmax",
         dtype: Any = None,
         name: str = "lenet5",
+        class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         check_positive_integer("num_classes", num_classes)
+        names = standardize_class_names(class_names, num_classes)
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
         shape = standardize_input_shape(input_shape)
@@ -157,6 +163,7 @@ class LeNet5(BaseModel):
         self._finish(record, policy)
 
         self.num_classes = int(num_classes)
+        self.class_names = names
         self.include_preprocessing = include_preprocessing
         self.classifier_activation = keras.activations.get(
             classifier_activation

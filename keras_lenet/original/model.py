@@ -1,5 +1,6 @@
 """LeNet-5 as the 1998 paper describes it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from keras_lenet.original.layers import (
 from keras_lenet.original.rbf import EuclideanRBF
 from keras_lenet.validation.arguments import (
     is_positive_integer,
+    standardize_class_names,
     standardize_input_shape,
 )
 
@@ -64,6 +66,9 @@ class OriginalLeNet5(BaseModel):
         dtype: Data type or policy of the layers. Defaults to the global policy.
             Under 16-bit policies, the distances stay float32.
         name: String. The name of the model. Defaults to `"original_lenet5"`.
+        class_names: Sequence of strings, the names of classes 0, 1, ... They
+            are saved with the model, and `keras-lenet predict` prints them.
+            Defaults to `None`, for numbers.
         **kwargs: `trainable`, as for any Keras model, and `layer_configs`,
             the changes of layers that `get_config` returns.
 
@@ -76,10 +81,10 @@ class OriginalLeNet5(BaseModel):
         num_classes)`.
 
     Raises:
-        ValueError: If `num_classes` or `input_shape` is invalid. From `fit`,
-            `evaluate` and `predict`: if images have another shape or scale
-            than the model expects, or a label is not a whole number from 0 to
-            `num_classes - 1`.
+        ValueError: If `num_classes`, `input_shape` or `class_names` is invalid.
+            From `fit`, `evaluate` and `predict`: if images have another shape
+            or scale than the model expects, or a label is not a whole number
+            from 0 to `num_classes - 1`.
 
     Example:
 
@@ -100,6 +105,7 @@ class OriginalLeNet5(BaseModel):
         include_preprocessing: bool = True,
         dtype: Any = None,
         name: str = "original_lenet5",
+        class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if not is_positive_integer(num_classes) or num_classes > 10:
@@ -107,6 +113,7 @@ class OriginalLeNet5(BaseModel):
                 "`num_classes` must be from 1 to 10, as only digits have "
                 f"codes. Received: num_classes={num_classes!r}"
             )
+        names = standardize_class_names(class_names, num_classes)
         if input_shape is None:
             input_shape = (28, 28, 1) if include_preprocessing else (32, 32, 1)
         shape = standardize_input_shape(input_shape)
@@ -140,6 +147,7 @@ class OriginalLeNet5(BaseModel):
         self._finish(record, policy)
 
         self.num_classes = int(num_classes)
+        self.class_names = names
         self.include_preprocessing = include_preprocessing
         # Mark the outputs as logits: `softmax` turns them into probabilities.
         self.classifier_activation = keras.activations.linear

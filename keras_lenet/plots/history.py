@@ -104,7 +104,7 @@ def _plot_metric(
     title = escape_tex(metric.replace("_", " ").capitalize())
     axes.set_title(title)
     axes.set_ylabel(title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if metric.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3)

@@ -189,6 +189,8 @@ def train(
     check_labels(y_test, trained.num_classes)
     if is_main:
         make_writable(output)
+        if verbose and not resume and (output / _MODEL).exists():
+            print(f"replacing the finished run in {output}")
         if not resume:
             (output / _STATE).unlink(missing_ok=True)
         if verbose:
@@ -236,6 +238,7 @@ def _make_model(name: str, start_from: Any, data: "ImageData") -> Any:
     arguments = {
         "num_classes": len(data.class_names),
         "input_shape": x_train.shape[1:],
+        "class_names": data.class_names,
     }
     if start_from is None:
         return saving.MODELS[name](**arguments)

@@ -1,6 +1,7 @@
 """Validation of arguments."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,18 @@ def standardize_input_shape(input_shape: Any) -> tuple[int, int, int]:
             f"integers. Received: input_shape={input_shape!r}"
         )
     return int(height), int(width), int(channels)
+
+
+def standardize_class_names(
+    class_names: Sequence[str] | None, num_classes: int
+) -> list[str] | None:
+    """Returns the names of all classes as a list of strings, or `None`."""
+    if class_names is None:
+        return None
+    names = [] if isinstance(class_names, str) else list(class_names)
+    if len(names) != num_classes or not all(isinstance(n, str) for n in names):
+        raise ValueError(
+            f"`class_names` must be {num_classes} strings, one for each class. "
+            f"Received: class_names={class_names!r}"
+        )
+    return list(map(str, names))

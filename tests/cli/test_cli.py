@@ -20,6 +20,7 @@ from keras_lenet import (
     RandomDistortion,
     __version__,
     recipes,
+    train,
 )
 from keras_lenet.cli import main
 from keras_lenet.exporting import c_program
@@ -89,6 +90,7 @@ def test_train_writes_its_files_and_prints_evaluations_and_accuracy(
     assert "\r" not in printed and "/7 " not in printed
     assert max(map(len, printed.partition("wrote ")[0].splitlines())) <= 80
     assert "c3 (Conv2D)" in printed
+    assert "replacing" not in printed
     model = keras.saving.load_model(output / "model.keras")
     (x_test, y_test) = (np.load(npz)[name] for name in ("x_test", "y_test"))
     predicted = model.predict(x_test, verbose=0).argmax(axis=1)
@@ -101,6 +103,8 @@ def test_train_writes_its_files_and_prints_evaluations_and_accuracy(
     assert sorted(p.name for p in output.iterdir()) == names.split()
     for name in names.split():
         assert f"wrote {output / name}" in printed
+    train(npz, steps=1, batch_size=10, output=output)
+    assert f"replacing the finished run in {output}" in capsys.readouterr().out
 
 
 @once
@@ -253,6 +257,7 @@ def test_predict_prints_json_with_the_runners_up(photographs, capsys):
         "accepted": False,
         "rejected": False,
         "class": None,
+        "name": None,
         "probability": None,
         "top": [],
     }
@@ -268,6 +273,7 @@ def test_predict_prints_json_with_the_runners_up(photographs, capsys):
             atol=1e-5,
         )
         assert (one["picture"], one["class"]) == (path, order[0])
+        assert one["name"] == str(order[0])
         assert one["rejected"] == (output.max() < below)
         rejected = "rejected, " if one["rejected"] else ""
         assert line.startswith(f"{path}: {rejected}{order[0]} (")
@@ -375,6 +381,31 @@ def test_predict_reads_colour_pictures(tmp_path, generator, capsys):
     assert main(["predict", *arguments]) == 0
     best = model.predict(image[np.newaxis], verbose=0).argmax()
     assert f"colour.png: {best} (" in capsys.readouterr().out
+
+
+@once
+@needs_tensorflow
+def test_predict_prints_the_names_of_the_classes_trained_on(
+    tmp_path, generator, capsys
+):
+    for name in ("ant", "bee"):
+        (tmp_path / "insects" / name).mkdir(parents=True)
+        for index in range(8):
+            image = generator.integers(0, 99, (20, 20)).astype("uint8")
+            imsave(tmp_path / "insects" / name / f"{index}.png", image)
+    output = tmp_path / "run"
+    result = train(
+        tmp_path / "insects", steps=1, batch_size=4, output=output, verbose=0
+    )
+    assert result.model.class_names == ["ant", "bee"]
+    model = str(output / "model.keras")
+    picture = str(tmp_path / "insects" / "ant" / "0.png")
+    assert main(["predict", model, picture, "--top", "2"]) == 0
+    line = capsys.readouterr().out
+    assert "ant (" in line and "bee (" in line
+    assert main(["predict", model, picture, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["name"] == ["ant", "bee"][found["class"]]
 
 
 @once

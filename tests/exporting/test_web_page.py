@@ -60,6 +60,18 @@ def test_the_page_needs_nothing_else(page):
 
 
 @once
+def test_the_page_names_the_classes(tmp_path):
+    names = ["<b>", "</script><script>document.title = 'harmed'</script>"]
+    path = tmp_path / "lenet5.html"
+    export(LeNet5(2, class_names=names), path, "html")
+    script = """
+      for (const row of find("bars").children)
+        found.push(row.firstChild.textContent);
+    """
+    assert answers(path, script) == names
+
+
+@once
 def test_drawn_digits_are_read(page):
     script = """
       for (const button of find("examples").children) {

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lenet import LeNet5, recipes
+from keras_lenet import LeNet5, recipes, saving
 from tests.helpers import once, run_python
 from tests.models.helpers import assert_close, random_data
 
@@ -200,6 +200,9 @@ def test_the_output_layer_stays_float32_under_a_mixed_policy(
     [
         ({"num_classes": 0}, "`num_classes` must be a positive integer"),
         ({"num_classes": 2.5}, "`num_classes`.*Received: num_classes=2.5"),
+        ({"num_classes": 3, "class_names": "abc"}, "must be 3 strings"),
+        ({"num_classes": 3, "class_names": ["a", "b"]}, "must be 3 strings"),
+        ({"num_classes": 2, "class_names": ["a", 2]}, "must be 2 strings"),
         ({"input_shape": (28, 28)}, r"height, width, channels\).*\(28, 28\)"),
         ({"input_shape": (None, 28, 1)}, "positive integers"),
         ({"input_shape": (1, 28, 28)}, "channels last.*transpose"),
@@ -213,6 +216,25 @@ def test_the_output_layer_stays_float32_under_a_mixed_policy(
 def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         LeNet5(**arguments)
+
+
+def test_the_names_of_classes_stay_until_their_number_changes(tmp_path):
+    names = ["ant", "bee", "cat"]
+    model = LeNet5(3, class_names=np.array(names))
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    for each in (
+        model,
+        saving.load_model(tmp_path / "model.keras"),
+        LeNet5.from_preset(tmp_path / "preset"),
+        saving.adapt(model, dtype="bfloat16"),
+    ):
+        assert each.class_names == names
+        assert type(each.class_names[0]) is str
+    assert saving.adapt(model, num_classes=4).class_names is None
+    two = saving.adapt(model, num_classes=2, class_names=["dog", "eel"])
+    assert two.class_names == ["dog", "eel"]
+    assert "class_names" not in LeNet5().get_config()
 
 
 def test_the_smallest_and_largest_valid_arguments_are_accepted():

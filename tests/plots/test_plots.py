@@ -45,6 +45,11 @@ def test_plot_history_counts_epochs_from_1_for_the_history_of_fit():
     assert axes.get_xlabel() == "Epoch"
 
 
+def test_plot_history_has_whole_numbers_below_a_single_epoch():
+    (axes,) = plot_history({"loss": [3.0]}).axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_plot_history_accepts_the_history_of_fit_and_held_out_evaluation():
     class History:
         history: ClassVar = {"loss": [3.0, 2.0], "val_loss": [3.0, 1.0]}
