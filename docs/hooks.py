@@ -21,6 +21,12 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
+    """Hides the side bar of pages without neighbours."""
+    if page.parent is None:
+        page.meta.setdefault("hide", ["navigation"])
+
+
 def on_post_page(output: str, page: Any, config: Any) -> str:
     """Lets a page load the site's own file instead."""
     return output.replace(SHIM, get_relative_url("worker.js", page.url))
