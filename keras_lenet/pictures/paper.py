@@ -14,6 +14,10 @@ LEAST_CONTRAST = 16
 # From this factor on, Pillow shrinks: to whole grey levels, but faster.
 _FAST_FACTOR = 4
 
+# Contrasts are raised at most by this factor: what is darker than such a shadow
+# is a table.
+_MOST_GAIN = 4
+
 # The paper at the border is this share of the way from ink to paper: in a tight
 # crop, ink covers much of the border.
 _BORDER_QUANTILE = 25
@@ -59,7 +63,8 @@ def grain(picture: Array) -> float:
 def rises(picture: Array, signs: tuple[int, ...]) -> list[Array]:
     """Returns how far pixels rise above the paper, for each sign.
 
-    Sign 1 is for ink brighter than the paper, -1 for darker ink.
+    Sign 1 is for ink brighter than the paper, -1 for darker ink. Darker ink
+    rises in a shadow as far as in the light.
 
     Every path from bright ink to the border descends to the paper. Gradual
     changes of light, shadows, the edge of the sheet and lines across the
@@ -77,8 +82,23 @@ def rises(picture: Array, signs: tuple[int, ...]) -> list[Array]:
             _spread(np.swapaxes(paper, 0, axis), np.swapaxes(field, 0, axis))
         if np.array_equal(paper, before):
             break
+    levels = np.split(paper[1:-1, 1:-1], len(signs), axis=-1)
     above = np.split((field - paper)[1:-1, 1:-1], len(signs), axis=-1)
-    return [np.linalg.norm(rise, axis=-1) for rise in above]
+    return [
+        np.linalg.norm(rise, axis=-1) * (_gain(-level) if sign < 0 else 1)
+        for sign, rise, level in zip(signs, above, levels, strict=True)
+    ]
+
+
+def _gain(paper: Array) -> Array:
+    """Returns the factor by which a shadow makes contrasts smaller.
+
+    Ink absorbs a share of the light that falls on it, so where paper is half
+    as bright, its contrast is half as large.
+    """
+    light = paper.mean(axis=-1)
+    brightest = np.quantile(light, 0.95)
+    return np.asarray(np.clip(brightest / np.maximum(light, 1), 1, _MOST_GAIN))
 
 
 def measure_ink(rise: Array, noise: float) -> tuple[Array, float] | None:

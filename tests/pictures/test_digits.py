@@ -36,6 +36,22 @@ def test_rows_of_digits_are_read(gap, preset, digits):
     assert right >= 17
 
 
+def test_digits_in_a_shadow_are_read(preset, digits):
+    _, (images, labels) = digits
+    right = 0
+    for start in range(0, 30, 5):
+        part = slice(start, start + 5)
+        picture = in_a_row(images[part], 12)
+        middle = picture.shape[1] // 2
+        darker = picture[:, middle:] * 0.4
+        picture[:, middle:] = darker.astype("uint8")
+        rows = read_digits(picture, preset)
+        # The edge of the shadow may lie on a digit.
+        assert [len(row) for row in rows] == [5]
+        right += texts(rows) == ["".join(map(str, labels[part]))]
+    assert right >= 4
+
+
 def test_a_row_that_leans_is_read_and_boxed_where_it_is(preset, digits):
     _, (images, labels) = digits
     right = 0

@@ -1,0 +1,29 @@
+"""Telling ink from paper."""
+
+import numpy as np
+
+from keras_lenet.pictures.paper import rises
+from tests.helpers import once
+
+pytestmark = once
+
+
+def test_ink_rises_in_a_shadow_as_far_as_in_the_light():
+    picture = np.full((60, 90, 1), 200.0)
+    picture[10:50, [20, 70]] = 80
+    picture[:, 45:] *= 0.4
+    (rise,) = rises(picture, (-1,))
+    expected = np.zeros((60, 90))
+    expected[10:50, [20, 70]] = 120
+    np.testing.assert_allclose(rise, expected, atol=1e-9)
+
+
+def test_bright_ink_and_a_dark_table_rise_as_they_are():
+    picture = np.full((60, 90, 1), 10.0)
+    picture[20:40, 20] = 110
+    # Four times the contrast, rather than twenty times.
+    picture[:, 45:] = 200
+    picture[20:40, 10] = 4
+    dark, bright = rises(picture, (-1, 1))
+    assert bright[30, 20] == 100
+    assert dark[30, 10] == 24
