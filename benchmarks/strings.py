@@ -63,9 +63,15 @@ def place_digits(images: Any, gaps: Any, slant: float = 0.0) -> Any:
     return row
 
 
-def as_picture(row: Any, noise: float, generator: Any) -> Any:
-    """Returns a uint8 picture of a row, dark on white paper."""
-    grey = 255 - row.max(axis=0)
+def as_picture(
+    row: Any, noise: float, generator: Any, light: float = 1.0
+) -> Any:
+    """Returns a uint8 picture of a row, dark on white paper.
+
+    The right half has a share of the light, `light`.
+    """
+    grey = 255.0 - row.max(axis=0)
+    grey[:, grey.shape[1] // 2 :] *= light
     grey = grey + generator.normal(0, noise, grey.shape)
     return grey.clip(0, 255).astype("uint8")
 
@@ -137,6 +143,12 @@ def main() -> None:
     parser.add_argument("--slant", type=float, default=0.0)
     parser.add_argument("--noise", type=float, default=0.0, help="grey levels")
     parser.add_argument(
+        "--light",
+        type=float,
+        default=1.0,
+        help="share of the light that the right half has",
+    )
+    parser.add_argument(
         "--displacement",
         action="store_true",
         help="with the preset original as a space displacement network",
@@ -170,6 +182,7 @@ def main() -> None:
             "method": method,
             "slant": arguments.slant,
             "noise": arguments.noise,
+            "light": arguments.light,
             "gap": gap,
             "rows": arguments.rows,
             "right": right,
@@ -205,7 +218,7 @@ def make_reader(
     model = saving.load(arguments.model)
 
     def read(row: Any, generator: Any) -> list[int]:
-        picture = as_picture(row, arguments.noise, generator)
+        picture = as_picture(row, arguments.noise, generator, arguments.light)
         found = pictures.read_digits(picture, model)
         return [digit.label for line in found for digit in line]
 
@@ -227,6 +240,10 @@ def write(log: Path) -> None:
             name += f", slanted by {angle:.0f}°"
         if record["noise"]:
             name += f", noise of {record['noise']:.0f} grey levels"
+        if record["light"] < 1:
+            name += (
+                f", half in a shadow with {record['light']:.0%} of the light"
+            )
         curves.setdefault(name, {})[record["gap"]] = record
     gaps = sorted({gap for curve in curves.values() for gap in curve})
     table = [

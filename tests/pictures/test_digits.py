@@ -41,10 +41,8 @@ def test_digits_in_a_shadow_are_read(preset, digits):
     right = 0
     for start in range(0, 30, 5):
         part = slice(start, start + 5)
-        picture = in_a_row(images[part], 12)
-        middle = picture.shape[1] // 2
-        darker = picture[:, middle:] * 0.4
-        picture[:, middle:] = darker.astype("uint8")
+        layers = place_digits(images[part], 12)
+        picture = as_picture(layers, 0, np.random.default_rng(98), light=0.4)
         rows = read_digits(picture, preset)
         # The edge of the shadow may lie on a digit.
         assert [len(row) for row in rows] == [5]
