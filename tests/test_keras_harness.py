@@ -35,6 +35,7 @@ from keras_lenet.losses import (
     KLDistillation,
     SmoothedSparseCategoricalCrossentropy,
 )
+from keras_lenet.models import Ensemble
 from keras_lenet.original import (
     DistanceLoss,
     EuclideanRBF,
@@ -136,6 +137,10 @@ OBJECTS = [
             "input_shape": (32, 40, 2),
             "include_preprocessing": False,
         },
+    ),
+    (
+        Ensemble,
+        {"models": [LeNet5(3), LeNet5(3, class_names=["a", "b", "c"])]},
     ),
     (DistanceLoss, {}),
     (DistanceLoss, {"rubbish": np.float32(3), "reduction": "sum"}),
