@@ -93,7 +93,7 @@ def test_plot_embedding_computes_many_images_in_batches(model, generator):
     images[300:] = images[:300]
     (drawn,) = points(plot_embedding(model, images, [0] * 600))
     np.testing.assert_allclose(drawn[300:], drawn[:300], atol=1e-5)
-    assert len(np.unique(drawn.round(6), axis=0)) == 300
+    assert len(np.unique(drawn[:300].round(6), axis=0)) == 300
 
 
 def test_each_class_has_its_own_color_number_and_name(model, generator):
