@@ -60,13 +60,14 @@ def run(arguments: argparse.Namespace) -> None:
     with_ink = [image for image in images if image is not None]
     outputs = iter(probabilities(model, np.stack(with_ink)) if with_ink else ())
     threshold = 0.0 if arguments.accept_all else own_threshold
+    names = model.class_names or list(map(str, range(model.num_classes)))
     found = [
         _describe(
             path,
             None if image is None else next(outputs),
             _has_several(model, picture, threshold),
             threshold,
-            _class_names(model),
+            names,
             arguments,
         )
         for path, picture, image in zip(paths, originals, images, strict=True)
@@ -111,10 +112,6 @@ def _has_several(model: Any, picture: Array, threshold: float) -> bool:
         return False
     digits = [digit for row in read_digits(picture, model) for digit in row]
     return len(digits) > 1 and all(d.probability >= threshold for d in digits)
-
-
-def _class_names(model: Any) -> list[str]:
-    return model.class_names or list(map(str, range(model.num_classes)))
 
 
 def _describe(

@@ -73,7 +73,7 @@ class Ensemble(keras.Model):
     def models(self) -> list[Any]:
         return list(self.layers[1:-1])
 
-    # What all models of an ensemble of `LeNet5` or of `OriginalLeNet5` share.
+    # All models of an ensemble of `LeNet5` or of `OriginalLeNet5` share these.
 
     @property
     def num_classes(self) -> int:

@@ -189,9 +189,9 @@ def train(
     check_labels(y_test, trained.num_classes)
     if is_main:
         make_writable(output)
-        if verbose and not resume and (output / _MODEL).exists():
-            print(f"replacing the finished run in {output}")
         if not resume:
+            if verbose and (output / _MODEL).exists():
+                print(f"replacing the finished run in {output}")
             (output / _STATE).unlink(missing_ok=True)
         if verbose:
             trained.summary()

@@ -156,13 +156,8 @@ def test_an_ensemble_is_exported_with_its_mean(
     ensemble = ensemble_of(presets[name], generator, **arguments)
     path = tmp_path / f"model{FORMATS[format].suffix}"
     found = export(ensemble, path, format, images=images)
-    whole = Ensemble(
-        [
-            saving.adapt(
-                each, include_preprocessing=True, input_shape=(28, 28, 1)
-            )
-            for each in ensemble.models
-        ]
+    whole = saving.adapt(
+        ensemble, include_preprocessing=True, input_shape=(28, 28, 1)
     )
     expected = whole.predict(images, verbose=0)
     if name == "original":

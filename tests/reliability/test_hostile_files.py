@@ -48,13 +48,19 @@ def rewrite(path, change, model=None):
             archive.writestr(name, content)
 
 
-def reconfigure(path, **config):
-    def change(entries):
+def rewrite_config(path, change, model=None):
+    """Saves a model and changes its serialized form, a dict."""
+
+    def change_entry(entries):
         outer = json.loads(entries["config.json"])
-        outer["config"] |= config
+        change(outer)
         entries["config.json"] = json.dumps(outer)
 
-    rewrite(path, change)
+    rewrite(path, change_entry, model)
+
+
+def reconfigure(path, **config):
+    rewrite_config(path, lambda outer: outer["config"].update(config))
 
 
 def reweigh(path, change):
@@ -85,14 +91,14 @@ def lambda_activation(path, canary):
     reconfigure(path, classifier_activation=made)
 
 
-def unknown_class(path, canary):
-    def change(entries):
-        outer = json.loads(entries["config.json"])
-        outer |= {"module": "os", "class_name": "system"}
-        outer |= {"registered_name": "system", "config": f"touch {canary}"}
-        entries["config.json"] = json.dumps(outer)
+def system_call(canary):
+    """Returns the serialized form of an object that runs a command."""
+    made = {"module": "os", "class_name": "system", "registered_name": "system"}
+    return made | {"config": f"touch {canary}"}
 
-    rewrite(path, change)
+
+def unknown_class(path, canary):
+    rewrite_config(path, lambda outer: outer.update(system_call(canary)))
 
 
 def forged_policy(path, canary):
@@ -107,19 +113,16 @@ def billion_classes(path, canary):
 def change_ensemble(path, change):
     """Saves an ensemble and changes the entry of its second model."""
 
-    def change_entry(entries):
-        outer = json.loads(entries["config.json"])
-        change(outer["config"]["models"][1])
-        entries["config.json"] = json.dumps(outer)
-
     small = LeNet5(3, (8, 8, 1))
-    rewrite(path, change_entry, Ensemble([small, small]))
+    rewrite_config(
+        path,
+        lambda outer: change(outer["config"]["models"][1]),
+        Ensemble([small, small]),
+    )
 
 
 def unknown_class_in_ensemble(path, canary):
-    made = {"module": "os", "class_name": "system", "registered_name": "system"}
-    made["config"] = f"touch {canary}"
-    change_ensemble(path, lambda entry: entry.update(made))
+    change_ensemble(path, lambda entry: entry.update(system_call(canary)))
 
 
 def billion_classes_in_ensemble(path, canary):
