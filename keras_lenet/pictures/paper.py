@@ -69,19 +69,18 @@ def rises(picture: Array, signs: tuple[int, ...]) -> list[Array]:
     Every path from bright ink to the border descends to the paper. Gradual
     changes of light, shadows, the edge of the sheet and lines across the
     picture reach the border themselves. Paper is therefore the
-    highest minimum over all paths to the border (opening by reconstruction:
-    Vincent, 1993, https://doi.org/10.1109/83.217222).
+    highest minimum over all paths to the border (opening by reconstruction).
+    As in Vincent's hybrid algorithm (1993,
+    https://doi.org/10.1109/83.217222), sweeps over the picture come first,
+    and then the pixels that changed raise their neighbours.
     """
     field = _framed(np.concatenate([sign * picture for sign in signs], axis=-1))
-    paper = np.full_like(field, -np.inf)
+    paper = np.full(field.shape, -np.inf, field.dtype)
     ring = _ring(field.shape)
     paper[ring] = field[ring]
-    while True:
-        before = paper.copy()
-        for axis in (0, 1):
-            _spread(np.swapaxes(paper, 0, axis), np.swapaxes(field, 0, axis))
-        if np.array_equal(paper, before):
-            break
+    for axis in (0, 1):
+        _sweep(np.swapaxes(paper, 0, axis), np.swapaxes(field, 0, axis))
+    _spread(paper, field)
     levels = np.split(paper[1:-1, 1:-1], len(signs), axis=-1)
     above = np.split((field - paper)[1:-1, 1:-1], len(signs), axis=-1)
     return [
@@ -129,7 +128,7 @@ def _otsu(values: Array) -> float:
     return float(edges[between.argmax() + 1])
 
 
-def _spread(paper: Array, field: Array) -> None:
+def _sweep(paper: Array, field: Array) -> None:
     """Propagates paper levels downwards, then upwards, row by row."""
     count = len(field)
     for rows, step in ((range(1, count), -1), (range(count - 2, -1, -1), 1)):
@@ -139,6 +138,21 @@ def _spread(paper: Array, field: Array) -> None:
             best[1:] = np.maximum(best[1:], near[:-1])
             best[:-1] = np.maximum(best[:-1], near[1:])
             paper[row] = np.minimum(best, field[row])
+
+
+def _spread(paper: Array, field: Array) -> None:
+    """Propagates paper levels along the winding paths that sweeps left."""
+    level, limit = paper.reshape(-1), field.reshape(-1)
+    indices = np.arange(paper.size).reshape(paper.shape)
+    # To the eight neighbours of a pixel, and to the pixel itself.
+    steps = (indices[:3, :3, 0] - indices[1, 1, 0]).reshape(-1, 1)
+    changed = indices[1:-1, 1:-1].reshape(-1)
+    while changed.size:
+        near = changed + steps
+        best = np.minimum(level[changed], limit[near])
+        raised = best > level[near]
+        np.maximum.at(level, near[raised], best[raised])
+        changed = np.unique(near[raised])
 
 
 def _ring(shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -1,6 +1,8 @@
 """Telling ink from paper."""
 
 import numpy as np
+import pytest
+from scipy import ndimage
 
 from keras_lenet.pictures.paper import rises
 from tests.helpers import once
@@ -27,3 +29,18 @@ def test_bright_ink_and_a_dark_table_rise_as_they_are():
     dark, bright = rises(picture, (-1, 1))
     assert bright[30, 20] == 100
     assert dark[30, 10] == 24
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_paper_is_the_highest_minimum_over_all_paths(order, generator):
+    # Between ridges, paths wind.
+    ridges = abs(ndimage.gaussian_filter(generator.normal(0, 1, (50, 70)), 1))
+    picture = np.pad(100 * ridges, 5, constant_values=100)
+    paper = np.pad(np.zeros((58, 78)), 1, constant_values=100)
+    before = None
+    while not np.array_equal(paper, before):
+        before = paper
+        paper = np.minimum(ndimage.maximum_filter(paper, 3), picture)
+    (rise,) = rises(np.asarray(picture[..., np.newaxis], order=order), (1,))
+    np.testing.assert_array_equal(rise, picture - paper)
+    assert np.unique(paper).size > 10
