@@ -424,7 +424,7 @@ def accuracy_on_photographs(preset, images, labels, generator):
 
 
 def test_digits_are_recognised_on_photographs(mnist_dir, full):
-    count = 10_000 if full else 1_000
+    count = 10_000 if full else 500
     _, (x_test, y_test) = datasets.load_data(mnist_dir / "mnist")
     # Sample the whole test set, because its halves differ.
     chosen = np.random.default_rng(98).permutation(10_000)[:count]
