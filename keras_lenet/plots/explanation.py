@@ -17,8 +17,9 @@ from keras_lenet.plots.figure import (
     class_name,
     escape_tex,
     make_panels,
+    show_input,
 )
-from keras_lenet.plots.network import (
+from keras_lenet.plots.model import (
     are_probabilities,
     check_classifier,
     check_graph,
@@ -26,7 +27,6 @@ from keras_lenet.plots.network import (
     get_layer,
     make_function,
     predict,
-    show_input,
     standardize_images,
     to_numpy,
     to_probabilities,

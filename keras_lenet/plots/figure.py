@@ -139,6 +139,16 @@ def show_image(axes: Axes, pixels: Any) -> None:
     axes.set_yticks([])
 
 
+def show_input(axes: Axes, image: Array) -> None:
+    """Draws an image of any scale without ticks."""
+    low, high = image.min(), image.max()
+    if low >= 0 and high <= 255 and (image.dtype.kind in "iu" or high > 1):
+        image = np.rint(image).astype("uint8")
+    elif low < 0 or high > 1:
+        image = (image - low) / (high - low)
+    show_image(axes, image)
+
+
 def class_name(label: int, class_names: Sequence[str] | None) -> str:
     """Returns the name of a class, or its number."""
     if class_names is None or not 0 <= label < len(class_names):
