@@ -56,7 +56,10 @@ Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
 def in_few_pixels(image: Any, generator: Any) -> Any:
-    """Returns a digit as a picture of 8 to 20 pixels shows it."""
+    """Returns a digit as a picture of 8 to 20 pixels shows it.
+
+    Returns `None` if too little is left of it.
+    """
     height, width = (ink := _cropped(image)).shape
     factor = generator.uniform(8, 20) / max(height, width)
     size = max(2, round(width * factor)), max(2, round(height * factor))
