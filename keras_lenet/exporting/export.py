@@ -276,21 +276,12 @@ def _check_ensemble(model: Ensemble, format: str, logits: bool) -> None:
             f"An ensemble needs one of the formats {', '.join(_GRAPHS)}. "
             f"Received: format={format!r}"
         )
-    shared = [
-        (each.include_preprocessing, each.classifier_activation)
-        for each in model.models
-    ]
-    if any(each != shared[0] for each in shared):
-        raise ValueError(
-            "The models of an ensemble must have the same "
-            "`include_preprocessing` and `classifier_activation`. "
-            f"Received: {shared}"
-        )
-    if logits and shared[0][1] is not keras.activations.linear:
+    activation = model.classifier_activation
+    if logits and activation is not keras.activations.linear:
         raise ValueError(
             "`logits` needs an ensemble of models that return logits, as a "
             "mean of probabilities has none. Received: models with "
-            f"classifier_activation={shared[0][1]!r}"
+            f"classifier_activation={activation!r}"
         )
 
 

@@ -19,8 +19,9 @@ class Ensemble(keras.Model):
 
     Args:
         models: Sequence of at least two Keras models with the same input and
-            output shapes. They must have the same output: probabilities, or
-            logits.
+            output shapes. They must take pixels of the same scale and have the
+            same output: probabilities, or logits. `class_names` must not
+            differ.
         name: String. The name of the model. Defaults to `"ensemble"`.
         **kwargs: `trainable`, as for any Keras model.
 
@@ -34,7 +35,8 @@ class Ensemble(keras.Model):
         That of the models.
 
     Raises:
-        ValueError: If there are fewer than two models, or their shapes differ.
+        ValueError: If there are fewer than two models, or they differ in their
+            shapes or in one of these.
 
     Example:
 
@@ -59,6 +61,19 @@ class Ensemble(keras.Model):
                 f"output shapes. Received: {len(models)} with the shapes "
                 f"{shapes}"
             )
+        for argument in ("include_preprocessing", "class_names"):
+            given = _given(models, argument)
+            if any(value != given[0] for value in given):
+                raise ValueError(
+                    f"`models` must have the same `{argument}`. "
+                    f"Received: {given}"
+                )
+        activations = _given(models, "classifier_activation")
+        if len({each is keras.activations.linear for each in activations}) > 1:
+            raise ValueError(
+                "`models` must all return probabilities, or all logits. "
+                f"Received: models with `classifier_activation` {activations}"
+            )
         inputs = keras.Input(shapes[0][0][1:], name="images")
         outputs = [
             _copy(model, f"{name}_{index}")(inputs)
@@ -81,7 +96,7 @@ class Ensemble(keras.Model):
 
     @property
     def class_names(self) -> Any:
-        return self.models[0].class_names
+        return next(iter(_given(self.models, "class_names")), None)
 
     @property
     def include_preprocessing(self) -> bool:
@@ -112,6 +127,12 @@ class Ensemble(keras.Model):
             for model in config["models"]
         ]
         return cls(**{**config, "models": models})
+
+
+def _given(models: Sequence[keras.Model], argument: str) -> list[Any]:
+    """Returns an argument of those models that have it."""
+    values = [getattr(model, argument, None) for model in models]
+    return [value for value in values if value is not None]
 
 
 def _copy(model: keras.Model, name: str) -> keras.Model:

@@ -195,24 +195,23 @@ def test_an_ensemble_is_exported_in_integers(
     assert (found.outputs.argmax(axis=1) == labels).mean() > 0.9
 
 
+def logits_model():
+    return LeNet5(classifier_activation=None)
+
+
 @pytest.mark.parametrize(
-    ("others", "arguments", "message"),
+    ("models", "arguments", "message"),
     [
-        ([LeNet5], {"format": "c"}, "needs one of the formats onnx, litert"),
-        ([LeNet5], {"format": "html"}, "needs one of the formats onnx, litert"),
-        ([LeNet5], {"logits": True}, "mean of probabilities has none"),
-        ([OriginalLeNet5], {}, "Received: Ensemble"),
-        (
-            [lambda: LeNet5(classifier_activation=None)],
-            {},
-            "the same `include_preprocessing` and `classifier_activation`",
-        ),
+        ([LeNet5] * 2, {"format": "c"}, "one of the formats onnx, litert"),
+        ([LeNet5] * 2, {"format": "html"}, "one of the formats onnx, litert"),
+        ([LeNet5] * 2, {"logits": True}, "mean of probabilities has none"),
+        ([logits_model, OriginalLeNet5], {}, "Received: Ensemble"),
     ],
 )
 def test_ensembles_that_cannot_be_exported_are_rejected(
-    others, arguments, message, tmp_path
+    models, arguments, message, tmp_path
 ):
-    ensemble = Ensemble([LeNet5(), *(make() for make in others)])
+    ensemble = Ensemble([make() for make in models])
     arguments = {"format": "onnx", **arguments}
     with pytest.raises(ValueError, match=message):
         export(ensemble, tmp_path / "model.onnx", **arguments)

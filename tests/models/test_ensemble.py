@@ -50,6 +50,36 @@ def test_models_that_do_not_fit_are_rejected():
             Ensemble(models)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "others", "message"),
+    [
+        ({}, {"include_preprocessing": False}, "`include_preprocessing`"),
+        ({}, {"classifier_activation": None}, "probabilities, or all logits"),
+        (
+            {"class_names": ["yes", "no"]},
+            {"class_names": ["no", "yes"]},
+            "`class_names`",
+        ),
+    ],
+)
+def test_models_whose_outputs_mean_different_things_are_rejected(
+    arguments, others, message
+):
+    model, other = (
+        LeNet5(num_classes=2, input_shape=(32, 32, 1), **each)
+        for each in (arguments, others)
+    )
+    with pytest.raises(ValueError, match=message):
+        Ensemble([model, other])
+
+
+def test_an_ensemble_has_the_class_names_of_the_models_that_have_any():
+    unnamed = LeNet5(num_classes=2)
+    named = LeNet5(num_classes=2, class_names=["yes", "no"])
+    assert Ensemble([unnamed, unnamed]).class_names is None
+    assert Ensemble([unnamed, named]).class_names == ["yes", "no"]
+
+
 def test_each_model_of_an_ensemble_is_adapted(generator):
     models = [LeNet5(num_classes=3), LeNet5(num_classes=3)]
     adapted = saving.adapt(
