@@ -25,7 +25,7 @@ class BatchDataset(grain.IterDataset):
 
 
 class _BatchIterator(grain.DatasetIterator):
-    """Yields one epoch, which advances the sampler once it is complete."""
+    """Yields one epoch, which counts as in `image_dataset_from_array`."""
 
     def __init__(
         self,
@@ -42,8 +42,9 @@ class _BatchIterator(grain.DatasetIterator):
     def __next__(self) -> tuple[Array, ...]:
         batch = self._first + self._taken
         if self._taken == self._sampler.num_batches:
-            self._sampler.finish_epoch(self._first)
             raise StopIteration
+        if self._taken >= self._sampler.counting_batch:
+            self._sampler.count_epoch(self._first)
         start, end = self._offsets[self._taken : self._taken + 2]
         self._taken += 1
         return gather(

@@ -32,9 +32,9 @@ def image_dataset_from_array(
     and pixels stay bytes until the model reads them. With `shuffle=True`, each
     iteration over the dataset has a new order: a permutation that depends only
     on `seed` and the number of the iteration, not on any global random state.
-    An iteration that stops before its last batch does not count. On JAX and
-    PyTorch, Keras reads a first batch to build a new model and its metrics; the
-    first epoch still has the first order.
+    An iteration that uses only one or two of more batches does not count: on
+    JAX and PyTorch, Keras reads as many to build a new model and its metrics,
+    and the first epoch still has the first order.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, or
@@ -102,10 +102,6 @@ def grain_dataset_from_array(
 
     It needs no TensorFlow. It takes the same arguments as
     `image_dataset_from_array`, and yields the same batches for the same `seed`.
-    An iteration that stops early does not advance the order: Keras reads a
-    first batch to build the model, and the first epoch still has the first
-    order.
-
     Keras cannot tell how many batches a Grain dataset has. It shows no total
     in the first epoch, and warns at the end of an epoch that the input ran
     out of data. Pass `shuffle=False` to `fit`; otherwise Keras warns that it
@@ -254,15 +250,15 @@ def _tf_dataset(
             ),
         )
 
-    def finish(first: Any) -> Any:
-        sampler.finish_epoch(int(first))
+    def count(first: Any) -> Any:
+        sampler.count_epoch(int(first))
         return first
 
     def delivered(first: Any, number: Any, *batch: Any) -> tuple[Any, ...]:
         # Follows `prefetch`, so only batches that are used count.
         tf.cond(
-            number == sampler.num_batches - 1,
-            lambda: tf.numpy_function(finish, [first], tf.int64),
+            number == sampler.counting_batch,
+            lambda: tf.numpy_function(count, [first], tf.int64),
             lambda: first,
         )
         return batch

@@ -7,6 +7,9 @@ import numpy as np
 
 from keras_lenet.types import Array
 
+# Keras reads up to two batches to build a new model, before it trains.
+_PEEKED_BATCHES = 2
+
 Augment = Callable[[Array, np.random.Generator], Array]
 
 
@@ -39,6 +42,8 @@ class EpochSampler:
         if rest and not drop_remainder:
             self._sizes.append(rest)
         self.num_batches: int = len(self._sizes)
+        # The place in an epoch of the batch whose use counts the epoch.
+        self.counting_batch = min(_PEEKED_BATCHES, self.num_batches - 1)
         # Batches are numbered across epochs: the second epoch begins with
         # batch `num_batches`.
         self.next_batch = 0
@@ -55,12 +60,8 @@ class EpochSampler:
         """Returns the next epoch, in the form of `epoch_from`."""
         return self.epoch_from(self.next_batch)
 
-    def finish_epoch(self, first: int) -> None:
-        """Advances to the epoch after the one that starts at batch `first`.
-
-        Keras reads a first batch before it trains. Such an incomplete epoch
-        must not advance the order.
-        """
+    def count_epoch(self, first: int) -> None:
+        """Makes the next epoch the one after that which starts at `first`."""
         self.next_batch = max(self.next_batch, first + self.num_batches)
 
     def epoch_from(self, first: int) -> tuple[Any, Array, Array]:

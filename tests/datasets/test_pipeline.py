@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -8,10 +10,15 @@ from keras_lenet.datasets import (
 )
 from tests.helpers import HAS_TENSORFLOW, needs_tensorflow
 
+MAKERS = [
+    pytest.param(image_dataset_from_array, marks=needs_tensorflow),
+    grain_dataset_from_array,
+]
+
 
 def order_of(dataset):
     """Returns the labels of one epoch; in these tests labels are indices."""
-    return [int(y) for _, batch in dataset.as_numpy_iterator() for y in batch]
+    return [int(y) for _, batch in dataset for y in batch]
 
 
 @needs_tensorflow
@@ -49,17 +56,26 @@ def test_repeat_continues_with_the_orders_of_later_epochs(images):
     assert order_of(repeated.repeat(2)) == epochs
 
 
-@needs_tensorflow
-def test_an_iteration_that_stops_early_does_not_advance_the_order(images):
-    dataset = image_dataset_from_array(
-        images, np.arange(23), 5, shuffle=True, seed=7
-    )
-    for count in (1, 4):
-        assert len(list(dataset.take(count))) == count
+@pytest.mark.parametrize("make", MAKERS)
+def test_one_or_two_batches_do_not_advance_the_order(make, images):
+    dataset = make(images, np.arange(23), 5, shuffle=True, seed=7)
+    for count in (1, 2):
+        assert len(list(itertools.islice(dataset, count))) == count
     first = order_of(dataset)
-    assert order_of(dataset) != first
-    dataset.sampler.start_at(0)
-    assert order_of(dataset) == first
+    other = make(images, np.arange(23), 5, shuffle=True, seed=7)
+    assert order_of(other) == first != order_of(dataset)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_iterations_that_stop_early_have_different_orders(make, images):
+    dataset = make(images, np.arange(23), 5, shuffle=True, seed=7)
+    orders = [
+        np.concatenate([y for _, y in itertools.islice(dataset, 3)]).tolist()
+        for _ in range(4)
+    ]
+    whole = make(images, np.arange(23), 5, shuffle=True, seed=7)
+    assert orders == [order_of(whole)[:15] for _ in range(4)]
+    assert len(set(map(tuple, orders))) == 4
 
 
 @needs_tensorflow
