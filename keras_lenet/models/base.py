@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import keras
@@ -23,6 +23,7 @@ from keras_lenet.models.steps_per_execution import (
 )
 from keras_lenet.types import Tensor
 from keras_lenet.validation import batches
+from keras_lenet.validation.arguments import standardize_class_names
 from keras_lenet.version import __version__
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -43,7 +44,6 @@ class BaseModel(keras.Model):
     """
 
     num_classes: int
-    class_names: list[str] | None
     include_preprocessing: bool
     classifier_activation: Any
 
@@ -66,6 +66,14 @@ class BaseModel(keras.Model):
         record.finish()
         self._record = record
         self.dtype_policy = policy
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str] | None) -> None:
+        self._class_names = standardize_class_names(names, self.num_classes)
 
     def layers_unchanged(self, *names: str) -> bool:
         """Returns whether layers, by default all, are as they were built."""

@@ -22,6 +22,16 @@ _LAYER_ENTRIES = frozenset(
     "trainable use_bias".split()
 )
 
+# Entries of a model in an ensemble. Keras would also compile it, with objects
+# that nothing has checked.
+_MODEL_ENTRIES = frozenset(
+    "build_config class_name config module registered_name".split()
+)
+
+# A model of an ensemble has 60,000 weights, of half a byte if they are
+# quantized.
+_LEAST_BYTES = 30_000
+
 _ENTRY_MODULES = (
     "keras",
     "keras.constraints",
@@ -101,9 +111,16 @@ def _check_ensemble(
 ) -> type[Ensemble]:
     """Checks each model of an ensemble."""
     known = {"name", "trainable", "models"}
-    _check(set(config) <= known, path, "arguments", sorted(known), config)
+    given = sorted(config)
+    _check(known.issuperset(given), path, "arguments", sorted(known), given)
     models = config["models"]
+    received = f"{len(models)} models with {weight_bytes} bytes of weights"
+    fits = len(models) * _LEAST_BYTES <= weight_bytes
+    _check(fits, path, "sizes", "that fit its weights", received)
     for model in models:
+        keys = sorted(model)
+        allowed = f"with only {sorted(_MODEL_ENTRIES)}"
+        _check(_MODEL_ENTRIES.issuperset(keys), path, "a model", allowed, keys)
         check_config(path, model, weight_bytes // len(models), base_class)
     return Ensemble
 

@@ -15,7 +15,9 @@ class Ensemble(keras.Model):
     The mean of the probabilities of models that were trained from different
     initial weights is more accurate than each of them
     (https://doi.org/10.1109/34.58871). The ensemble has copies of the models,
-    and is trained, saved, loaded and exported like any of them.
+    and is trained, saved and loaded like any Keras model. Unlike a `LeNet5`, it
+    does not check the scale of pixels. `keras_lenet.export` writes it as ONNX,
+    LiteRT and SavedModel.
 
     Args:
         models: Sequence of at least two Keras models with the same input and
@@ -79,7 +81,8 @@ class Ensemble(keras.Model):
             _copy(model, f"{name}_{index}")(inputs)
             for index, model in enumerate(models)
         ]
-        average = keras.layers.Average(name="average")
+        # As precise as the outputs, whatever the global policy is.
+        average = keras.layers.Average(name="average", dtype=outputs[0].dtype)
         super().__init__(
             inputs=inputs, outputs=average(outputs), name=name, **kwargs
         )
@@ -96,22 +99,26 @@ class Ensemble(keras.Model):
 
     @property
     def class_names(self) -> Any:
-        return next(iter(_given(self.models, "class_names")), None)
+        return self._shared("class_names")
 
     @property
-    def include_preprocessing(self) -> bool:
-        return bool(self.models[0].include_preprocessing)
+    def include_preprocessing(self) -> Any:
+        return self._shared("include_preprocessing")
 
     @property
     def classifier_activation(self) -> Any:
-        return self.models[0].classifier_activation
+        return self._shared("classifier_activation")
+
+    def _shared(self, argument: str) -> Any:
+        """Returns an argument of the models, `None` if none of them has it."""
+        return next(iter(_given(self.models, argument)), None)
 
     def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "trainable": self.trainable,
             "models": [
-                keras.saving.serialize_keras_object(model)
+                _without_compiling(keras.saving.serialize_keras_object(model))
                 for model in self.models
             ],
         }
@@ -133,6 +140,12 @@ def _given(models: Sequence[keras.Model], argument: str) -> list[Any]:
     """Returns an argument of those models that have it."""
     values = [getattr(model, argument, None) for model in models]
     return [value for value in values if value is not None]
+
+
+def _without_compiling(serialized: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out how a model was compiled: only the ensemble is trained."""
+    serialized.pop("compile_config", None)
+    return serialized
 
 
 def _copy(model: keras.Model, name: str) -> keras.Model:

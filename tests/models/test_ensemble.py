@@ -39,6 +39,24 @@ def test_an_ensemble_has_copies_of_the_models(generator):
             np.testing.assert_array_equal(weight, other)
 
 
+def test_the_mean_is_as_precise_as_the_outputs():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = LeNet5()
+        ensemble = Ensemble([model, model])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.compute_dtype == "bfloat16"
+    assert ensemble.output.dtype == model.output.dtype == "float32"
+
+
+def test_an_ensemble_is_saved_without_how_its_models_were_compiled(tmp_path):
+    ensemble = Ensemble([LeNet5(), LeNet5()])
+    ensemble.models[0].compile("sgd", "sparse_categorical_crossentropy")
+    ensemble.save(tmp_path / "ensemble.keras")
+    assert saving.load_model(tmp_path / "ensemble.keras").count_params()
+
+
 def test_models_that_do_not_fit_are_rejected():
     for models in (
         [],

@@ -237,6 +237,16 @@ def test_the_names_of_classes_stay_until_their_number_changes(tmp_path):
     assert "class_names" not in LeNet5().get_config()
 
 
+def test_the_classes_of_a_trained_model_are_named(tmp_path):
+    model = LeNet5(3)
+    model.class_names = ("ant", "bee", "cat")
+    with pytest.raises(ValueError, match="must be 3 strings"):
+        model.class_names = ["ant", "bee"]
+    model.save(tmp_path / "model.keras")
+    loaded = saving.load_model(tmp_path / "model.keras")
+    assert loaded.class_names == ["ant", "bee", "cat"]
+
+
 def test_the_smallest_and_largest_valid_arguments_are_accepted():
     assert LeNet5(1, (32, 1, 5)).output_shape == (None, 1)
     assert LeNet5(np.int64(7)).output_shape == (None, 7)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -129,6 +130,28 @@ def billion_classes_in_ensemble(path, canary):
     change_ensemble(
         path, lambda entry: entry["config"].update(num_classes=10**9)
     )
+
+
+def huge_loss_of_model_in_ensemble(path, canary):
+    units = 10**5
+    layer = {
+        "module": "keras.layers",
+        "class_name": "Dense",
+        "config": {"units": units},
+        "registered_name": None,
+        "build_config": {"input_shape": [None, units]},
+    }
+    change_ensemble(
+        path, lambda entry: entry.update(compile_config={"loss": layer})
+    )
+
+
+def thousands_of_models_in_ensemble(path, canary):
+    def change(outer):
+        outer["config"]["models"] *= 1_000
+
+    small = LeNet5(3, (8, 8, 1))
+    rewrite_config(path, change, Ensemble([small, small]))
 
 
 def traversal(path, canary):
@@ -300,6 +323,8 @@ COMMANDS = {
             billion_classes,
             unknown_class_in_ensemble,
             billion_classes_in_ensemble,
+            huge_loss_of_model_in_ensemble,
+            thousands_of_models_in_ensemble,
             traversal,
             absolute_name,
             two_of_one_name,
@@ -364,5 +389,6 @@ def test_attacks_are_rejected(make, tmp_path, all_survive, capsys, monkeypatch):
     assert survived, (code, error)
     # The rejection must come before the backend allocates the weights, which
     # `tracemalloc` does not see.
-    assert "billion" not in make.__name__ or "expected sizes" in error
+    allocates = make.__name__.startswith(("billion", "thousands", "huge_loss"))
+    assert not allocates or re.search("expected (sizes|a model)", error)
     all_survive("attack files", [survived])
