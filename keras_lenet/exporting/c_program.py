@@ -42,7 +42,7 @@ def write(folder: Path, model: Any, card: dict[str, Any]) -> None:
     for operation in operations(model):
         _add(program, operation)
     text = program.text("lenet5.c", "layers.c", as_comment(card))
-    (folder / _SOURCE).write_text(text)
+    (folder / _SOURCE).write_text(text, "utf-8")
     _write_header(folder, model, card, "")
 
 
@@ -58,7 +58,7 @@ def write_int8(
     for layer in tensorflow_files.integer_layers(model, representative):
         _add_integers(program, layer)
     text = program.text("lenet5_int8.c", "layers_int8.c", as_comment(card))
-    (folder / _SOURCE).write_text(text)
+    (folder / _SOURCE).write_text(text, "utf-8")
     _write_header(folder, model, card, _DECLARATION_INT8)
 
 
@@ -79,7 +79,7 @@ def run(folder: Path, images: Array) -> Array | None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         main, program = Path(scratch, "main.c"), Path(scratch, "main")
-        main.write_text(MAIN)
+        main.write_text(MAIN, "utf-8")
         files = map(str, ("-I", folder, main, folder / _SOURCE, "-o", program))
         command = [cc, "-std=c99", "-O2", *files, "-lm"]
         compiled = subprocess.run(command, capture_output=True, text=True)
@@ -127,7 +127,7 @@ def _write_header(
         "classes": model.num_classes,
         "more": more,
     }
-    (folder / _HEADER).write_text(fill(_HEADER, values))
+    (folder / _HEADER).write_text(fill(_HEADER, values), "utf-8")
 
 
 def _add(program: Program, operation: Operation) -> None:

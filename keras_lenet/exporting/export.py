@@ -194,9 +194,9 @@ def export(
         "classes": str(model.num_classes),
     }
     if model.class_names is not None:
-        card["class_names"] = json.dumps(model.class_names)
+        card["class_names"] = _as_json(model.class_names)
     card |= {
-        key: value if isinstance(value, str) else json.dumps(value)
+        key: value if isinstance(value, str) else _as_json(value)
         for key, value in (metadata or {}).items()
     }
     with _replacing(path, suffix) as temporary:
@@ -259,6 +259,11 @@ def _check_arguments(
     quantizes_c = int8 and format == "c"
     for name in ("tensorflow",) if quantizes_c else FORMATS[format].needs:
         check_installed(name, "This format")
+
+
+def _as_json(value: Any) -> str:
+    # People read it in pages and in comments of programs.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _kind(model: Any) -> type:

@@ -85,10 +85,10 @@ class Program:
 
 def fill(template: str, values: dict[str, Any]) -> str:
     """Returns a file of the folder `templates`, with `@name@` replaced."""
-    text = _read(template)
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", str(value))
-    return text
+    # In one pass: a class may be called like a mark.
+    return re.sub(
+        r"@(\w+)@", lambda mark: str(values[mark[1]]), _read(template)
+    )
 
 
 def as_comment(card: dict[str, str]) -> str:
@@ -99,7 +99,7 @@ def as_comment(card: dict[str, str]) -> str:
 
 def _read(template: str) -> str:
     folder = importlib.resources.files("keras_lenet.exporting") / "templates"
-    return (folder / template).read_text()
+    return (folder / template).read_text("utf-8")
 
 
 def _functions(template: str, used: set[str]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def write(path: Path, model: Any, card: dict[str, Any]) -> None:
         ),
         "weights": base64.b64encode(packed.astype("<f4").tobytes()).decode(),
     }
-    path.write_text(fill("page.html", values))
+    path.write_text(fill("page.html", values), "utf-8")
 
 
 def browser() -> str | None:
@@ -122,7 +122,8 @@ def title_after(path: Path, script: str) -> str | None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         page = Path(scratch, "page.html")
-        page.write_text(f"{path.read_text()}<script>{{{script}}}</script>")
+        text = path.read_text("utf-8")
+        page.write_text(f"{text}<script>{{{script}}}</script>", "utf-8")
         dumped = subprocess.run(
             [
                 command,

@@ -12,7 +12,7 @@ from keras_lenet.plots.figure import (
     TRAINING_STYLE,
     WRONG_COLOR,
     NotebookFigure,
-    escape_tex,
+    class_name,
     to_classes,
 )
 
@@ -30,14 +30,15 @@ def plot_confusion_matrix(
         labels: Array of integers of shape `(n,)`, the actual classes.
         predictions: Array of predicted classes or outputs, as for
             `plot_predictions`.
-        class_names: Sequence of strings, the names of the classes from 0.
+        class_names: Sequence of strings, the names of the classes from 0. A
+            class without a name has its number.
 
     Returns:
         A `Figure`.
 
     Raises:
-        ValueError: If `labels` and `predictions` have different lengths, or
-            are empty.
+        ValueError: If `labels` and `predictions` have different lengths, are
+            empty, or have a class that is not an integer from 0.
 
     Example:
 
@@ -55,7 +56,14 @@ def plot_confusion_matrix(
             f"Received: labels of shape {actual.shape} and predictions of "
             f"shape {predicted.shape}."
         )
-    count = len(class_names)
+    for name, classes in (("labels", actual), ("predictions", predicted)):
+        if classes.dtype.kind not in "iu" or classes.min() < 0:
+            raise ValueError(
+                f"`{name}` must have integers from 0 as classes. Received: "
+                f"{name} of dtype {classes.dtype}, at least {classes.min()}."
+            )
+    # scikit-learn would leave out classes that have no name.
+    count = 1 + max(len(class_names) - 1, actual.max(), predicted.max())
     counts = confusion_matrix(actual, predicted, labels=range(count))
     errors = counts.astype("float64")
     np.fill_diagonal(errors, np.nan)
@@ -64,7 +72,7 @@ def plot_confusion_matrix(
     figure = NotebookFigure(figsize=(size + 1, size), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max_error)
-    names = [escape_tex(name) for name in class_names]
+    names = [class_name(index, class_names) for index in range(count)]
     rotation = 90 if max(map(len, names)) > 2 else 0
     axes.set_xticks(range(count), names, rotation=rotation)
     axes.set_yticks(range(count), names)

@@ -119,6 +119,14 @@ def test_logits_are_those_of_keras(format, name, presets, digits, tmp_path):
         np.testing.assert_allclose(found.outputs, expected, rtol=1e-4)
 
 
+@needs_compiler
+def test_classes_may_have_any_name_in_c(tmp_path):
+    names = ["*/", "@steps@", "ä", "\n#error"]
+    found = export(LeNet5(4, class_names=names), tmp_path / "c", "c")
+    assert found.outputs.shape == (100, 4)
+    assert "ä" in (tmp_path / "c/lenet5.c").read_text("utf-8")
+
+
 def ensemble_of(model, generator, **arguments):
     """Returns a model with one whose weights are a little different."""
     other = saving.adapt(model, **arguments)

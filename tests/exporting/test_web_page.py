@@ -61,9 +61,11 @@ def test_the_page_needs_nothing_else(page):
 
 @once
 def test_the_page_names_the_classes(tmp_path):
-    names = ["<b>", "</script><script>document.title = 'harmed'</script>"]
+    script = "</script><script>document.title = 'harmed'</script>"
+    names = ["<b>", script, "@weights@", "ä"]
     path = tmp_path / "lenet5.html"
-    export(LeNet5(2, class_names=names), path, "html")
+    export(LeNet5(4, class_names=names), path, "html")
+    assert "ä" in path.read_text("utf-8")
     script = """
       for (const row of find("bars").children)
         found.push(row.firstChild.textContent);

@@ -275,6 +275,21 @@ def test_plot_confusion_matrix_counts_each_pair_of_classes(generator):
     assert np.ma.getmaskarray(shown).diagonal().all()
 
 
+def test_plot_confusion_matrix_counts_classes_without_a_name():
+    figure = plot_confusion_matrix([0, 1, 1, 3], [0, 1, 2, 0], ["a", "b"])
+    axes = figure.axes[0]
+    assert axes.get_title() == "2 of 4 wrong"
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["a", "b", "2", "3"]
+
+
+@pytest.mark.parametrize("wrong", [[0, -1], [0.0, 1.0], [0.0, np.nan]])
+def test_plot_confusion_matrix_rejects_what_is_no_class(wrong):
+    for labels, predictions in ((wrong, [0, 1]), ([0, 1], wrong)):
+        with pytest.raises(ValueError, match="integers from 0"):
+            plot_confusion_matrix(labels, predictions, ["a", "b"])
+
+
 def test_plot_confusion_matrix_has_a_scale_of_whole_errors():
     figure = plot_confusion_matrix([0, 1, 0], [0, 1, 1], ["a", "b"])
     figure.draw_without_rendering()
