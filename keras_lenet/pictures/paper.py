@@ -146,7 +146,9 @@ def _spread(paper: Array, field: Array) -> None:
     indices = np.arange(paper.size).reshape(paper.shape)
     # To the eight neighbours of a pixel, and to the pixel itself.
     steps = (indices[:3, :3, 0] - indices[1, 1, 0]).reshape(-1, 1)
-    changed = indices[1:-1, 1:-1].reshape(-1)
+    best = np.minimum(ndimage.maximum_filter(paper, (3, 3, 1)), field)
+    changed = np.flatnonzero(best > paper)
+    level[changed] = best.reshape(-1)[changed]
     while changed.size:
         near = changed + steps
         best = np.minimum(level[changed], limit[near])
