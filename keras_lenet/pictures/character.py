@@ -205,7 +205,7 @@ def _characters(picture: Array) -> list[_Strokes]:
     noise, signs = grain(picture), (-1, 1)
     both = [
         _strokes(sign, rise, noise)
-        for sign, rise in zip(signs, rises(picture, signs), strict=True)
+        for sign, rise in zip(signs, rises(picture, signs, noise), strict=True)
     ]
     found = [strokes for strokes in both if strokes is not None]
 
@@ -308,8 +308,9 @@ def _close_up(
         int(left * columns) : math.ceil(right * columns),
     ]
     picture = shrink(window, _CLOSE_UP)
-    (rise,) = rises(picture, (strokes.sign,))
-    measured = measure_ink(rise, grain(picture))
+    noise = grain(picture)
+    (rise,) = rises(picture, (strokes.sign,), noise)
+    measured = measure_ink(rise, noise)
     if measured is not None:
         # Keep what belongs to the strokes of the overview.
         mask = ndimage.binary_dilation(strokes.ink > 0, np.ones((3, 3)))

@@ -14,6 +14,9 @@ LEAST_CONTRAST = 16
 # From this factor on, Pillow shrinks: to whole grey levels, but faster.
 _FAST_FACTOR = 4
 
+# How far grain rises above the paper, in its standard deviations.
+_MOST_GRAIN = 4
+
 # Contrasts are raised at most by this factor: what is darker than such a shadow
 # is a table.
 _MOST_GAIN = 4
@@ -60,11 +63,12 @@ def grain(picture: Array) -> float:
     return 2.22 * float(min(map(np.linalg.norm, quartiles), default=0.0))
 
 
-def rises(picture: Array, signs: tuple[int, ...]) -> list[Array]:
+def rises(picture: Array, signs: tuple[int, ...], noise: float) -> list[Array]:
     """Returns how far pixels rise above the paper, for each sign.
 
-    Sign 1 is for ink brighter than the paper, -1 for darker ink. Darker ink
-    rises in a shadow as far as in the light.
+    Sign 1 is for ink brighter than the paper, -1 for darker ink. What rises
+    above the paper's grain, of a standard deviation of `noise`, and is darker,
+    rises in a shadow as far as in the light, up to a factor.
 
     Every path from bright ink to the border descends to the paper. Gradual
     changes of light, shadows, the edge of the sheet and lines across the
@@ -83,9 +87,12 @@ def rises(picture: Array, signs: tuple[int, ...]) -> list[Array]:
     _spread(paper, field)
     levels = np.split(paper[1:-1, 1:-1], len(signs), axis=-1)
     above = np.split((field - paper)[1:-1, 1:-1], len(signs), axis=-1)
+    found = [np.linalg.norm(part, axis=-1) for part in above]
     return [
-        np.linalg.norm(rise, axis=-1) * (_gain(-level) if sign < 0 else 1)
-        for sign, rise, level in zip(signs, above, levels, strict=True)
+        np.where(rise > _MOST_GRAIN * noise, rise * _gain(-level), rise)
+        if sign < 0
+        else rise
+        for sign, rise, level in zip(signs, found, levels, strict=True)
     ]
 
 
@@ -103,7 +110,7 @@ def _gain(paper: Array) -> Array:
 def measure_ink(rise: Array, noise: float) -> tuple[Array, float] | None:
     """Returns the amount of ink, and its contrast, or `None` for no ink."""
     # Remove noise first: it would outweigh a small character.
-    candidates = rise[rise > 4 * noise]
+    candidates = rise[rise > _MOST_GRAIN * noise]
     written = candidates[candidates > _otsu(candidates)]
     full = float(np.median(written)) if written.size else 0.0
     if full < max(LEAST_CONTRAST, 6 * noise):

@@ -128,7 +128,7 @@ def _find_pieces(picture: Array) -> tuple[Array, list[_Piece]]:
     """Returns the ink, and its components that may be digits."""
     noise, signs = grain(picture), (-1, 1)
     best: tuple[float, Array, list[_Piece]] = (0.0, np.zeros((1, 1)), [])
-    for rise in rises(picture, signs):
+    for rise in rises(picture, signs, noise):
         measured = measure_ink(rise, noise)
         if measured is None:
             continue
