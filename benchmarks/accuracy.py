@@ -16,7 +16,7 @@ Each finished seed is a line of the log, `accuracy.jsonl` beside this script,
 and is not trained again. Its model is in the folder `--state`. The same command
 resumes an interrupted run. Several processes with different seeds can share a
 log. `--write` draws the curves and puts the table into `README.md` here.
-`--ensemble` prints the accuracy of the mean of the seeds' probabilities.
+`--ensemble` prints the accuracy of the mean of the seeds' outputs.
 
 `--images` trains on a part of the images, and evaluates the others instead of
 the test images. `--preset` then trains the models of these seeds for eight more

@@ -143,7 +143,7 @@ def _read_pictures(paths: Sequence[Path]) -> Array:
 
 
 def _warn_of_bright_ground(images: Array, folder: Path) -> None:
-    """Warns of dark strokes on bright ground, which only `predict` turns."""
+    """Warns of dark strokes on bright ground, which are turned for reading."""
     borders = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
     if np.median(np.concatenate(borders, axis=1)) > _BRIGHT:
         warnings.warn(

@@ -35,9 +35,6 @@ from keras_lenet.types import Array, Tensor
 from keras_lenet.validation.arguments import is_positive_integer
 from keras_lenet.validation.images import check_labels
 
-# The images of which the outputs of a layer are computed at once.
-_BATCH_SIZE = 256
-
 # Okabe and Ito's palette without yellow, which is too bright for text, and
 # three colours of Paul Tol's (https://sronpersonalpages.nl/~pault/).
 _CLASS_COLORS = (
@@ -118,11 +115,8 @@ def plot_embedding(
             "`layer_name` must name a layer with at least 2 outputs. Received: "
             f"layer_name={layer_name!r}"
         )
-    parts = [
-        compute_layers(model, [layer], pixels[start : start + _BATCH_SIZE])[0]
-        for start in range(0, len(pixels), _BATCH_SIZE)
-    ]
-    outputs = np.concatenate(parts).reshape(len(pixels), -1)
+    (outputs,) = compute_layers(model, [layer], pixels)
+    outputs = outputs.reshape(len(pixels), -1)
     points, axis_labels = _project(outputs, method)
 
     figure = NotebookFigure(figsize=(7, 6), layout="constrained")

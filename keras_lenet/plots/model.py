@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 from keras_lenet.types import Array, Tensor
 
+# The images of which the outputs of a layer are computed at once.
+_BATCH_SIZE = 256
+
 
 def get_layer(model: Any, name: str, argument: str) -> Any:
     """Returns a layer, or raises an error that lists the names."""
@@ -106,6 +109,12 @@ def make_function(model: Any, outputs: Any) -> Callable[[Any], Any]:
         # Keras numbers models without a name, which renames later ones.
         part = keras.Model(model.inputs[0], outputs, name="part")
     except ValueError as error:
+        parts = [m.name for m in model.layers if isinstance(m, keras.Model)]
+        if parts:
+            raise ValueError(
+                "`model` must not consist of other models. Plot one of them, "
+                f"`model.get_layer({parts[0]!r})`. Received: a model of {parts}"
+            ) from error
         raise ValueError(
             "`model` must not share layers with a model that was built "
             "before. Copy it with `keras.models.clone_model` and "
@@ -117,12 +126,17 @@ def make_function(model: Any, outputs: Any) -> Callable[[Any], Any]:
 def compute_layers(
     model: Any, layers: Sequence[Any], images: Array
 ) -> list[Array]:
-    """Returns the outputs of layers for one batch, as float32."""
+    """Returns the outputs of layers, as float32."""
     import keras
 
     compute = make_function(model, [layer.output for layer in layers])
+    batches = (
+        compute(images[start : start + _BATCH_SIZE])
+        for start in range(0, len(images), _BATCH_SIZE)
+    )
     # Keras returns the only tensor of a list without the list.
-    return [to_numpy(tensor) for tensor in keras.tree.flatten(compute(images))]
+    parts = zip(*map(keras.tree.flatten, batches), strict=True)
+    return [np.concatenate(list(map(to_numpy, part))) for part in parts]
 
 
 def to_numpy(tensor: Tensor) -> Array:

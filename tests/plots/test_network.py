@@ -4,6 +4,7 @@ import pytest
 from scipy.signal import correlate
 
 from keras_lenet import LeNet5
+from keras_lenet.models import Ensemble
 from keras_lenet.original import OriginalLeNet5, TableConv2D, codes
 from keras_lenet.plots import plot_feature_maps, plot_kernels
 from tests.helpers import since_keras
@@ -274,6 +275,14 @@ class Subclass(keras.Model):
 def test_plot_feature_maps_rejects_models_without_classes(model, message):
     with pytest.raises(ValueError, match=f"`model` must.*{message}"):
         plot_feature_maps(model(), np.ones((28, 28)))
+
+
+@since_keras((3, 12), "it raises a KeyError of its own")
+def test_plot_feature_maps_rejects_models_of_models():
+    ensemble = Ensemble([LeNet5(), LeNet5()])
+    with pytest.raises(ValueError, match=r"model.get_layer\('ensemble_0'\)"):
+        plot_feature_maps(ensemble, np.full((28, 28), 9))
+    plot_feature_maps(ensemble.get_layer("ensemble_0"), np.full((28, 28), 9))
 
 
 @since_keras((3, 12), "it raises a KeyError of its own")
