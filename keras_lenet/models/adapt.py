@@ -42,8 +42,8 @@ def adapt(model: Any, **kwargs: Any) -> Any:
     (None, 26)
     """
     if isinstance(model, Ensemble):
-        models = [adapt(each, **kwargs) for each in model.models]
-        return Ensemble(models, model.name)
+        name = kwargs.pop("name", model.name)
+        return Ensemble([adapt(each, **kwargs) for each in model.models], name)
     config = {**model.get_config(), **kwargs}
     if config["num_classes"] != model.num_classes:
         config = {**config, "class_names": None, **kwargs}

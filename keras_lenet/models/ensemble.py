@@ -37,8 +37,8 @@ class Ensemble(keras.Model):
         That of the models.
 
     Raises:
-        ValueError: If there are fewer than two models, or they differ in their
-            shapes or in one of these.
+        ValueError: If there are fewer than two models, one is not built, or
+            they differ in their shapes or in one of these.
 
     Example:
 
@@ -56,12 +56,23 @@ class Ensemble(keras.Model):
         **kwargs: Any,
     ) -> None:
         models = list(models)
-        shapes = [(model.input_shape, model.output_shape) for model in models]
-        if len(models) < 2 or any(shape != shapes[0] for shape in shapes):
+        # Other objects, and models that are not built, have no shapes.
+        shapes = [
+            (
+                getattr(model, "input_shape", None),
+                getattr(model, "output_shape", None),
+            )
+            for model in models
+        ]
+        if (
+            len(models) < 2
+            or any(shape != shapes[0] for shape in shapes)
+            or not isinstance(shapes[0][0], tuple)
+        ):
             raise ValueError(
-                "`models` must be at least two models with the same input and "
-                f"output shapes. Received: {len(models)} with the shapes "
-                f"{shapes}"
+                "`models` must be at least two built models with one input and "
+                "the same input and output shapes. Received: "
+                f"{len(models)} with the shapes {shapes}"
             )
         for argument in ("include_preprocessing", "class_names"):
             given = _given(models, argument)

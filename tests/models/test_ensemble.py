@@ -63,6 +63,8 @@ def test_models_that_do_not_fit_are_rejected():
         [LeNet5()],
         [LeNet5(), LeNet5(num_classes=3)],
         [LeNet5(), LeNet5(input_shape=(20, 20, 1))],
+        [keras.Sequential([keras.layers.Dense(2)])] * 2,
+        ["mnist", "digits"],
     ):
         with pytest.raises(ValueError, match="`models` must be at least two"):
             Ensemble(models)
@@ -111,6 +113,7 @@ def test_each_model_of_an_ensemble_is_adapted(generator):
     found = adapted.predict(padded.astype("float32"), verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert adapted.name == "both"
+    assert saving.adapt(adapted, name="mine").name == "mine"
     assert not adapted.include_preprocessing
 
 
