@@ -56,38 +56,8 @@ class Ensemble(keras.Model):
         **kwargs: Any,
     ) -> None:
         models = list(models)
-        # Other objects, and models that are not built, have no shapes.
-        shapes = [
-            (
-                getattr(model, "input_shape", None),
-                getattr(model, "output_shape", None),
-            )
-            for model in models
-        ]
-        if (
-            len(models) < 2
-            or any(shape != shapes[0] for shape in shapes)
-            or not isinstance(shapes[0][0], tuple)
-        ):
-            raise ValueError(
-                "`models` must be at least two built models with one input and "
-                "the same input and output shapes. Received: "
-                f"{len(models)} with the shapes {shapes}"
-            )
-        for argument in ("include_preprocessing", "class_names"):
-            given = _given(models, argument)
-            if any(value != given[0] for value in given):
-                raise ValueError(
-                    f"`models` must have the same `{argument}`. "
-                    f"Received: {given}"
-                )
-        activations = _given(models, "classifier_activation")
-        if len({each is keras.activations.linear for each in activations}) > 1:
-            raise ValueError(
-                "`models` must all return probabilities, or all logits. "
-                f"Received: models with `classifier_activation` {activations}"
-            )
-        inputs = keras.Input(shapes[0][0][1:], name="images")
+        _check_models(models)
+        inputs = keras.Input(models[0].input_shape[1:], name="images")
         outputs = [
             _copy(model, f"{name}_{index}")(inputs)
             for index, model in enumerate(models)
@@ -145,6 +115,40 @@ class Ensemble(keras.Model):
             for model in config["models"]
         ]
         return cls(**{**config, "models": models})
+
+
+def _check_models(models: Sequence[Any]) -> None:
+    """Checks that the outputs of models can be averaged."""
+    # Other objects, and models that are not built, have no shapes.
+    shapes = [
+        (
+            getattr(model, "input_shape", None),
+            getattr(model, "output_shape", None),
+        )
+        for model in models
+    ]
+    if (
+        len(models) < 2
+        or any(shape != shapes[0] for shape in shapes)
+        or not isinstance(shapes[0][0], tuple)
+    ):
+        raise ValueError(
+            "`models` must be at least two built models with one input and "
+            "the same input and output shapes. Received: "
+            f"{len(models)} with the shapes {shapes}"
+        )
+    for argument in ("include_preprocessing", "class_names"):
+        given = _given(models, argument)
+        if any(value != given[0] for value in given):
+            raise ValueError(
+                f"`models` must have the same `{argument}`. Received: {given}"
+            )
+    activations = _given(models, "classifier_activation")
+    if len({each is keras.activations.linear for each in activations}) > 1:
+        raise ValueError(
+            "`models` must all return probabilities, or all logits. "
+            f"Received: models with `classifier_activation` {activations}"
+        )
 
 
 def _given(models: Sequence[keras.Model], argument: str) -> list[Any]:
