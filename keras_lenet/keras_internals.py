@@ -147,6 +147,14 @@ def has_one_replica(model: Any) -> bool:
     return bool(model.distribute_strategy.num_replicas_in_sync == 1)
 
 
+def step_counter(optimizer: Any) -> Any:
+    """Returns the variable that counts steps.
+
+    `iterations` counts accumulated steps as one.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
 def updates_all_alike(optimizer: Any, variables: list[Any]) -> bool:
     """Returns whether an optimizer is built for variables and decays all."""
     known = getattr(optimizer, "_trainable_variables", [])

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_lenet.callbacks.isolation import get_values
+from keras_lenet.keras_internals import step_counter
 from keras_lenet.types import Logs
 from keras_lenet.validation.arguments import is_positive_integer
 
@@ -86,7 +87,7 @@ class StatefulCallback(TolerantCallback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
-        self._updates_before = _count_updates(self.model)
+        self._updates_before = _count_steps(self.model)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the state that a resumed run continues with."""
@@ -98,9 +99,7 @@ class StatefulCallback(TolerantCallback):
 
     def _count_steps(self) -> int:
         """Returns the steps of the run so far, as the optimizer counts them."""
-        updates = _count_updates(self.model) - self._updates_before
-        optimizer = self.model.optimizer
-        return updates * (optimizer.gradient_accumulation_steps or 1)
+        return _count_steps(self.model) - self._updates_before
 
 
 class PeriodicCallback(StatefulCallback):
@@ -200,6 +199,6 @@ class PeriodicCallback(StatefulCallback):
         self._attempt(f"at step {step}", self.on_interval, step, self._epoch)
 
 
-def _count_updates(model: Any) -> int:
-    # `int(iterations)` fails inside a TensorFlow distribution strategy.
-    return int(get_values([model.optimizer.iterations])[0])
+def _count_steps(model: Any) -> int:
+    # `int(variable)` fails inside a TensorFlow distribution strategy.
+    return int(get_values([step_counter(model.optimizer)])[0])

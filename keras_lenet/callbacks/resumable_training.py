@@ -27,6 +27,9 @@ from keras_lenet.files.formats import FileFormatError, parsing
 from keras_lenet.keras_internals import build_symbolically, set_initial_epoch
 from keras_lenet.types import Array, Logs
 
+# Stands in errors for a value that only one of two runs has.
+_MISSING = "nothing"
+
 
 class OtherRunError(ValueError):
     """Raised if a file holds the state of another run.
@@ -79,8 +82,10 @@ class ResumableTraining(PeriodicCallback):
             over it meanwhile. By default `fit` may train on any data.
         callbacks: List of callbacks of Keras or your own in the same `fit`
             whose state belongs to the run, e.g. `EarlyStopping`. All their
-            attributes that are numbers, strings, arrays, or lists or dicts of
-            these, are saved, except constructor arguments. This package's
+            attributes that are numbers, strings, arrays of numbers, or lists or
+            dicts of these, are saved, except constructor arguments. They do
+            not see the steps that are skipped, as others do: give
+            `ModelCheckpoint` if it saves during an epoch. This package's
             callbacks need not be given.
         freq: Integer or `"epoch"`. The number of training steps between two
             saves. Defaults to `"epoch"`.
@@ -92,8 +97,9 @@ class ResumableTraining(PeriodicCallback):
     Raises:
         ValueError: If an argument is invalid. In `fit`, if the callback is not
             last in the list, the file is damaged, or it belongs to another
-            run: with another model, optimizer, loss, data, batch size, seed or
-            version.
+            run: with another model, optimizer, loss, number of steps, list of
+            callbacks or version, and, if `dataset` is given, other data,
+            another batch size or seed.
 
     A state with non-finite numbers never replaces a finite one. If several
     processes train together, the first one writes and all read.
@@ -140,7 +146,7 @@ class ResumableTraining(PeriodicCallback):
         self.dataset = dataset
         self.callbacks: list[keras.callbacks.Callback] = list(callbacks)
         self.verbose = verbose
-        self._interrupt_requested = False
+        self._interrupt_requested = self._is_muted = False
 
     def interrupt(self) -> None:
         """Requests to save the run and end it after the current step.
@@ -162,7 +168,8 @@ class ResumableTraining(PeriodicCallback):
         super().on_train_begin(logs)
         self._check_order()
         self._fingerprint = self._describe()
-        self._interrupt_requested = self._interrupted = False
+        self._interrupted = False
+        self._mute(False)
         self._is_alone = process_count() == 1
         # Keras puts `History` last, so at the end of an epoch its entry is
         # still missing. A save that is due waits for the next beginning.
@@ -201,13 +208,18 @@ class ResumableTraining(PeriodicCallback):
     ) -> None:
         if self._steps_to_skip:
             return
+        if self._is_muted:
+            # They saw this step begin before the state was saved.
+            self._mute(False)
         super().on_train_batch_begin(batch, logs)
         step = self._steps_before_epoch + batch
         if self._interrupt_requested and self._is_alone:
             self._interrupted = True
-            if step != self._saved_step:
+            # Before the first step there is nothing to save.
+            if step and step != self._saved_step:
                 self._run_on_interval(step)
         if self._interrupted:
+            self._interrupt_requested = False
             raise KeyboardInterrupt(f"interrupted after {step} steps")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -216,6 +228,7 @@ class ResumableTraining(PeriodicCallback):
         self._is_due |= self._interrupt_requested and self._is_alone
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        self._interrupt_requested = False
         set_initial_epoch(self.model, None)
         if self._state is not None:
             # The run was finished, so no epoch began.
@@ -237,11 +250,8 @@ class ResumableTraining(PeriodicCallback):
         if not is_main_process():
             return
         model = self.model
-        # NumPy files cannot hold bfloat16, whose dtype has kind "V".
         arrays = {
-            f"{group}/{index}": (
-                value.astype("float32") if value.dtype.kind == "V" else value
-            )
+            f"{group}/{index}": run_state.to_storable(value)
             for group, variables in run_state.variable_groups(model).items()
             for index, value in enumerate(get_values(variables))
         }
@@ -299,12 +309,16 @@ class ResumableTraining(PeriodicCallback):
         try:
             state = run_state.unpack(facts, arrays)
             saved = state["fingerprint"]
-            differences = {
-                name: (saved.get(name), now.get(name))
+            # A value may be `None`: the `freq` of a callback that has none.
+            both = {
+                name: (saved.get(name, _MISSING), now.get(name, _MISSING))
                 for name in {**saved, **now}
+            }
+            differences = {
+                name: values
+                for name, values in both.items()
                 # Classes may move to another module.
-                if not name.endswith(".module")
-                and saved.get(name) != now.get(name)
+                if values[0] != values[1] and not name.endswith(".module")
             }
             if differences:
                 raise OtherRunError(self.filepath, differences)
@@ -380,23 +394,44 @@ class ResumableTraining(PeriodicCallback):
         """Replaces the training function until all steps are skipped."""
         model = self.model
         set_values(model.metrics_variables, state["metrics"])
-        logs = {
-            name: float(keras.ops.convert_to_numpy(value))
+        results = {
+            name: np.asarray(keras.ops.convert_to_numpy(value))
             for name, value in model.get_metrics_result().items()
         }
+        # A metric may return a value for each class.
+        logs = {
+            name: array.item() if array.size == 1 else array
+            for name, array in results.items()
+        }
+        self._mute(True)
         train_function = model.train_function
 
         def skip(*arguments: Any) -> Any:
             # JAX passes a state before the iterator.
             *jax_state, batches = arguments
             skipped = itertools.islice(batches, model.steps_per_execution)
-            self._steps_to_skip -= sum(1 for _ in skipped)
-            if self._steps_to_skip <= 0:
+            count = sum(1 for _ in skipped)
+            self._steps_to_skip = max(0, self._steps_to_skip - count)
+            if not self._steps_to_skip:
                 model.train_function = train_function
                 run_state.set_random_state(state["random"])
             return (logs, *jax_state) if jax_state else logs
 
         model.train_function = skip
+
+    def _mute(self, mute: bool) -> None:
+        """Keeps skipped steps from `callbacks`, which saw them before."""
+        self._is_muted = mute
+        for callback in self.callbacks:
+            for hook in ("on_train_batch_begin", "on_train_batch_end"):
+                if mute:
+                    vars(callback)[hook] = _ignore_batch
+                else:
+                    vars(callback).pop(hook, None)
+
+
+def _ignore_batch(batch: int, logs: Logs | None = None) -> None:
+    pass
 
 
 def is_finished(filepath: str | os.PathLike[str]) -> bool:

@@ -73,9 +73,18 @@ def _can_pack(value: Any) -> bool:
         )
     if isinstance(value, (list, tuple)):
         return all(map(_can_pack, value))
-    return value is None or isinstance(
-        value, (bool, int, float, str, np.ndarray, np.generic)
-    )
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.dtype.kind in "biuf" or _is_bfloat16(value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _is_bfloat16(array: Any) -> bool:
+    return bool(array.dtype.name == "bfloat16")
+
+
+def to_storable(array: Any) -> Array:
+    """Returns an array that a NumPy file can hold, which bfloat16 is not."""
+    return np.asarray(array, "float32" if _is_bfloat16(array) else None)
 
 
 def pack(value: Any, arrays: dict[str, Array]) -> Any:
@@ -88,7 +97,7 @@ def pack(value: Any, arrays: dict[str, Array]) -> Any:
         return {_TUPLE: [pack(part, arrays) for part in value]}
     if isinstance(value, (np.ndarray, np.generic)):
         name = f"{_ARRAY}/{len(arrays)}"
-        arrays[name] = np.asarray(value)
+        arrays[name] = to_storable(value)
         return {_ARRAY: name}
     return value
 

@@ -148,7 +148,7 @@ class Tracker(StatefulCallback):
             self.open()
             self._is_open = True
         log(*arguments, step)
-        self.next_step = step + 1
+        self.next_step = max(self.next_step, step + 1)
         if self._has_ended:
             # From a callback that comes later in the list.
             self._close()

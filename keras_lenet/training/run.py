@@ -42,7 +42,7 @@ _STATE = "training.npz"
 # Entries in the state of a run, by prefix, and the arguments that decide them.
 _DECIDED_BY = {
     "steps_per_epoch": "`steps`",
-    "callbacks.": "`eval_every`",
+    "callbacks.": "`eval_every` or `log`",
     "data.batch_size": "`batch_size`",
     "data.seed": "`seed`",
     "data.augment": "`recipe`",

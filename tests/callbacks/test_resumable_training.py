@@ -224,7 +224,7 @@ def test_the_state_of_given_callbacks_is_resumed(path):
         ({"units": 4}, r"model\..*units: 3 saved, 4 now"),
         ({"optimizer": "sgd"}, "compile.optimizer.*: 'Adam' saved, 'SGD' now"),
         ({"optimizer": keras.optimizers.Adam(0.5)}, "learning_rate: .*, 0.5"),
-        ({"known": False}, "data.seed: 7 saved, None now"),
+        ({"known": False}, "data.seed: 7 saved, 'nothing' now"),
     ],
 )
 def test_the_state_of_another_run_is_rejected(change, message, path):
@@ -242,6 +242,121 @@ def test_the_state_of_another_run_is_rejected(change, message, path):
     np.testing.assert_equal(
         (path.read_bytes(), values_of(model.variables)), before
     )
+
+
+@needs_tensorflow
+def test_other_callbacks_are_another_run(path):
+    def plateau():
+        return keras.callbacks.ReduceLROnPlateau(monitor="loss")
+
+    stopping = keras.callbacks.EarlyStopping(monitor="loss")
+    train(path, callbacks=[stopping], after=[Stops(3)])
+    for callbacks in ([plateau()], [], [stopping, plateau()]):
+        with pytest.raises(ValueError, match=r"callbacks\.\d\..*'nothing'"):
+            train(path, callbacks=callbacks)
+
+
+@needs_tensorflow
+def test_given_callbacks_see_each_step_once(path):
+    class Counts(keras.callbacks.Callback):
+        begun = ended = 0
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.begun += 1
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.ended += 1
+
+    files = path.with_name("{epoch}-{batch}.weights.h5")
+    last = path.with_name("1-9.weights.h5")
+
+    def callbacks():
+        # Saves after the third, sixth and ninth step of an epoch.
+        return Counts(), keras.callbacks.ModelCheckpoint(
+            files, save_weights_only=True, save_freq=3
+        )
+
+    train(path, callbacks=callbacks(), after=[Stops(10)])
+    assert last.is_file()
+    for file in path.parent.glob("1-*.weights.h5"):
+        file.write_bytes(b"of an earlier step")
+    counts, checkpoint = callbacks()
+    train(path, callbacks=[counts, checkpoint])
+    assert counts.begun == counts.ended == 33
+    assert last.read_bytes() == b"of an earlier step"
+    assert path.with_name("2-1.weights.h5").is_file()
+
+
+class Shares(keras.metrics.Metric):
+    """Sums the outputs of each of three classes."""
+
+    def __init__(self):
+        super().__init__(name="shares")
+        self.total = self.add_weight((3,), "zeros", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(keras.ops.sum(y_pred, axis=0))
+
+    def result(self):
+        return 1 * self.total
+
+
+@needs_tensorflow
+def test_metrics_with_a_value_for_each_class_are_resumed(path):
+    def make():
+        model = make_model()
+        loss = "sparse_categorical_crossentropy"
+        model.compile("adam", loss, metrics=[Shares()])
+        return model
+
+    whole, resumed = interrupt_and_resume(path, 5, make)
+    assert np.shape(whole["history"]["shares"]) == (3, 3)
+    np.testing.assert_equal(resumed, whole)
+
+
+@needs_tensorflow
+def test_accumulated_steps_count_as_steps(path):
+    def make():
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        return make_model(1 if BACKEND == "torch" else 4, optimizer=optimizer)
+
+    result = train(path, make)
+    assert read_arrays(path)[1]["step"] == 33
+    assert result is not None
+
+
+@needs_tensorflow
+def test_best_weights_in_bfloat16_are_resumed(path):
+    def make():
+        keras.config.set_dtype_policy("bfloat16")
+        try:
+            return make_model()
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    def stopping():
+        return keras.callbacks.EarlyStopping(
+            monitor="loss", restore_best_weights=True
+        )
+
+    train(path, make, callbacks=[stopping()], after=[Stops(12)], epochs=2)
+    assert train(path, make, callbacks=[stopping()], epochs=2) is not None
+
+
+@needs_tensorflow
+def test_an_interrupt_before_the_first_step_counts(path):
+    class Interrupts(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            resumable.interrupt()
+
+    data = datasets.image_dataset_from_array(IMAGES, LABELS, 30)
+    resumable = ResumableTraining(path, data, verbose=0)
+    kwargs = {"verbose": 0, "shuffle": False}
+    model = make_model()
+    with pytest.raises(KeyboardInterrupt, match="after 0 steps"):
+        model.fit(data, callbacks=[Interrupts(), resumable], **kwargs)
+    model.fit(data, callbacks=[resumable], **kwargs)
+    assert is_finished(path)
 
 
 @needs_tensorflow
