@@ -147,6 +147,24 @@ def has_one_replica(model: Any) -> bool:
     return bool(model.distribute_strategy.num_replicas_in_sync == 1)
 
 
+def updates_as_configured(optimizer: Any, variables: list[Any]) -> bool:
+    """Returns whether an optimizer's configuration says how it updates these.
+
+    It does not say for which variables the optimizer was built, nor which it
+    does not decay.
+    """
+    known = getattr(optimizer, "_trainable_variables", [])
+    return (
+        not optimizer.built or list(map(id, known)) == list(map(id, variables))
+    ) and not any(
+        getattr(optimizer, name, None)
+        for name in (
+            "_exclude_from_weight_decay",
+            "_exclude_from_weight_decay_pattern",
+        )
+    )
+
+
 def step_counter(optimizer: Any) -> Any:
     """Returns the variable that counts steps.
 

@@ -30,7 +30,11 @@ def replace_arrays_in_fit(arguments: dict[str, Any]) -> dict[str, Any]:
         # The dataset shuffles; Keras warns that it cannot.
         arguments = {**_replace(arguments, shuffle), "shuffle": False}
     if isinstance(validation, tuple):
-        given = {**name_data(validation), "batch_size": validation_size}
+        given = {
+            **name_data(validation),
+            "batch_size": validation_size,
+            "validation_steps": arguments.get("validation_steps"),
+        }
         arguments = {**arguments, "validation_batch_size": validation_size}
         if can_replace(given):
             arguments["validation_data"] = _replace(given)["x"]

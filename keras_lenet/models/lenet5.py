@@ -225,7 +225,8 @@ class LeNet5(BaseModel):
         same probabilities in NumPy, or on JAX in a program that is compiled
         for one image. It has a copy of the current weights: call this method
         again after training. For hundreds of images, `predict` is as fast. If
-        a layer has changed, the function calls `predict_on_batch`.
+        a layer has changed, or a subclass has its own `call` or
+        `predict_step`, the function calls `predict_on_batch`.
 
         Returns:
             Function that takes an image of shape `(height, width, channels)`,
@@ -247,10 +248,13 @@ class LeNet5(BaseModel):
         1
         """
         compute: Any = self.predict_on_batch
-        if supports_fused_forward(self) and numpy_forward.supports(self):
+        is_plain = supports_fused_forward(self) and not self._is_overridden(
+            "__call__", "call", "predict_step"
+        )
+        if is_plain and numpy_forward.supports(self):
             compute = numpy_forward.make_predict(self)
         compute_one = compute
-        if keras.backend.backend() == "jax" and supports_fused_forward(self):
+        if is_plain and keras.backend.backend() == "jax":
             compute_one = jax_programs.compile_for_one_image(self)
         shape = self.input_shape[1:]
 

@@ -29,9 +29,14 @@ _PLAIN = {
 def supports(model: Any) -> bool:
     """Returns whether `train_function` trains a compiled model as Keras does.
 
-    The model must have Keras' own `train_step`.
+    The model must have Keras' own `train_step`. Keras rejects several steps per
+    execution.
     """
-    return keras.backend.backend() == "torch" and not model.jit_compile
+    return (
+        keras.backend.backend() == "torch"
+        and not model.jit_compile
+        and model.steps_per_execution == 1
+    )
 
 
 def train_function(model: Any) -> Callable[[Any], Any]:

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_lenet.callbacks.isolation import preserve_random_state
+from keras_lenet.keras_internals import updates_as_configured
 from keras_lenet.types import Tensor
 
 # The most twins that are kept.
@@ -59,6 +60,8 @@ class Twin:
         ]
         self.may_pad = (
             _is_mean(self.model.loss)
+            # Rows that count for nothing need one loss each.
+            and len(self.model.output_shape) == 2
             and not self.model.get_compile_config()["weighted_metrics"]
             and all(
                 isinstance(metric, keras.metrics.MeanMetricWrapper)
@@ -167,18 +170,26 @@ def _configuration(model: Any) -> str | None:
     # Before Keras 3.11, the configuration is `None` without `compile`.
     compiled = model.get_compile_config() or {}
     compiled["steps_per_execution"] = None
+    layers = [
+        (layer.trainable, list(map(_settings, layer.variables)))
+        for layer in model.layers
+    ]
     objects = [model, *model.metrics]
     if model.compiled:
         objects += [model.optimizer, *keras.tree.flatten(model.loss)]
     if (
         not _has_known_names(compiled)
-        or not _is_known([built, compiled])
+        or not _is_known([built, compiled, layers])
         or any(map(has_own_methods, objects))
     ):
         return None
     if model.compiled:
+        optimizer = (compiled["optimizer"] or {}).get("config", {})
+        if "learning_rate" not in optimizer or not updates_as_configured(
+            model.optimizer, model.trainable_variables
+        ):
+            return None
         # A number is the value of a variable, and Keras counts up the names.
-        optimizer = compiled["optimizer"]["config"]
         optimizer["name"] = None
         if isinstance(optimizer["learning_rate"], float):
             optimizer["learning_rate"] = None
@@ -188,10 +199,7 @@ def _configuration(model: Any) -> str | None:
                 type(model).__qualname__,
                 built,
                 compiled,
-                [
-                    (layer.trainable, [v.trainable for v in layer.variables])
-                    for layer in model.layers
-                ],
+                layers,
                 keras.config.floatx(),
                 keras.config.epsilon(),
             ],
@@ -199,6 +207,16 @@ def _configuration(model: Any) -> str | None:
         )
     except TypeError:
         return None
+
+
+def _settings(variable: Any) -> list[Any]:
+    """Returns what training asks a variable itself, not its layer."""
+    serialize = keras.saving.serialize_keras_object
+    return [
+        variable.trainable,
+        serialize(variable.regularizer),
+        serialize(variable.constraint),
+    ]
 
 
 def _is_known(config: Any) -> bool:
@@ -267,4 +285,6 @@ def _copy(model: Any) -> Any:
             layer.variables, original.variables, strict=True
         ):
             variable.trainable = given.trainable
+            variable.regularizer = given.regularizer
+            variable.constraint = given.constraint
     return twin

@@ -76,6 +76,14 @@ FIT = {
         "validation_data": d.validation,
         "validation_steps": 7,
     },
+    "validation_steps_of_many": lambda d: {
+        "validation_data": (
+            np.concatenate([d.x_val] * 4),
+            np.concatenate([d.y_val] * 2 + [d.y_val[::-1]] * 2),
+        ),
+        "batch_size": None,
+        "validation_steps": 1,
+    },
     "validation_freq": lambda d: {
         "validation_data": d.validation,
         "validation_freq": 2,
@@ -338,6 +346,38 @@ def test_compile_takes(arguments):
             model.predict(data.x, batch_size=8, verbose=0),
             model.steps_per_execution,
         ]
+
+    compare(scenario)
+
+
+def test_fit_takes_several_steps_per_execution():
+    def scenario(model, data):
+        compile_plainly(model, steps_per_execution=2)
+        return fit(model, data)
+
+    compare(scenario)
+
+
+def test_an_optimizer_of_another_model_is_as_in_plain_keras():
+    def scenario(model, data):
+        compile_plainly(model)
+        first = fit(model, data)
+        other = keras.models.clone_model(model)
+        other.compile(model.optimizer, "sparse_categorical_crossentropy")
+        return first, fit(other, data)
+
+    compare(scenario)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_compiling_with_the_same_optimizer_after_freezing(trainable):
+    def scenario(model, data):
+        model.get_layer("c1").trainable = not trainable
+        compile_plainly(model)
+        first = fit(model, data)
+        model.get_layer("c1").trainable = trainable
+        compile_plainly(model, optimizer=model.optimizer)
+        return first, fit(model, data)
 
     compare(scenario)
 

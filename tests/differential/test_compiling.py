@@ -322,7 +322,7 @@ OPTIMIZERS = {
     "adam": lambda: optimizers.Adam(1e-4),
     "adam_amsgrad": lambda: optimizers.Adam(1e-4, amsgrad=True),
     "adamw": lambda: optimizers.AdamW(1e-4, weight_decay=0.1),
-    "adamw_excluding": lambda: excluding(optimizers.AdamW(1e-4)),
+    "sgd_excluding": lambda: excluding(optimizers.SGD(0.02, weight_decay=0.5)),
     "rmsprop": lambda: optimizers.RMSprop(1e-4, momentum=0.5, centered=True),
     "adagrad": lambda: optimizers.Adagrad(1e-3),
     "adadelta": lambda: optimizers.Adadelta(0.1),
@@ -344,7 +344,7 @@ OPTIMIZERS = {
 
 
 def excluding(optimizer):
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.exclude_from_weight_decay(var_names=["kernel"])
     return optimizer
 
 

@@ -1,5 +1,6 @@
 """The function that classifies a few images."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -76,6 +77,33 @@ def test_it_has_a_copy_of_the_weights(generator):
     model.set_weights([2 * w for w in model.get_weights()])
     np.testing.assert_array_equal(predict(images), before)
     assert abs(model.compile_predict()(images) - before).max() > 1e-3
+
+
+class Inverted(LeNet5):
+    def call(self, inputs, training=None, mask=None):
+        inputs = 255.0 - keras.ops.cast(inputs, "float32")
+        return super().call(inputs, training=training, mask=mask)
+
+
+class Doubled(LeNet5):
+    def predict_step(self, *arguments):
+        found = super().predict_step(*arguments)
+        if keras.backend.backend() == "jax":
+            outputs, *state = found
+            return 2 * outputs, *state
+        return 2 * found
+
+
+@pytest.mark.parametrize("kind", [Inverted, Doubled])
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_computes_what_a_subclass_computes(kind, count, generator):
+    model = kind()
+    images = random_images(generator, count, model)
+    np.testing.assert_allclose(
+        model.compile_predict()(images),
+        model.predict(images, verbose=0),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
