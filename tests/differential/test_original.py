@@ -257,3 +257,18 @@ def test_bad_input_is_refused(scenario, message):
 
     ours, _ = make_pair()
     compare_models(compiled, ours, None, make_data(), refusal=message)
+
+
+@pytest.mark.parametrize("shape", [(36, 36, 1), (36, 32, 1)])
+def test_a_map_of_outputs_trains_as_in_plain_keras(shape):
+    def scenario(model, data):
+        images = np.zeros((len(data.x), *shape), "uint8")
+        images[:, 2:30, 2:30] = data.x
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(1e-3), loss, metrics=["accuracy"])
+        labels = np.ones(model.output_shape[1:-1], "int64")
+        labels = labels * data.y.reshape(-1, 1, 1)
+        # The last batch is smaller.
+        return model.fit(images, labels, batch_size=9, shuffle=False, verbose=0)
+
+    compare(scenario, input_shape=shape)
