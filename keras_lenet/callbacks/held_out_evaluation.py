@@ -17,8 +17,8 @@ from keras_lenet.callbacks.data import (
 )
 from keras_lenet.callbacks.isolation import (
     get_values,
+    metrics_results,
     preserve_training_state,
-    set_values,
 )
 from keras_lenet.callbacks.periodic import PeriodicCallback
 from keras_lenet.callbacks.terminal import print_line, shows_progress_bar
@@ -229,7 +229,7 @@ class HeldOutEvaluation(PeriodicCallback):
                 for prefix, data in self._sets.items()
             }
             if new_steps and sums:
-                training = _results(self.model, sums)
+                training = metrics_results(self.model, sums)
             else:
                 names = next(iter(held_out.values()))
                 training = dict.fromkeys(names, float("nan"))
@@ -303,7 +303,7 @@ class HeldOutEvaluation(PeriodicCallback):
                 "HeldOutEvaluation: `data` must yield at least one batch. "
                 "Received: none."
             )
-        return _results(model, sums)
+        return metrics_results(model, sums)
 
     def _batches(self, data: Any, step: int) -> Iterator[Any]:
         if not isinstance(data, tuple):
@@ -351,16 +351,6 @@ def _add(values: list[Array], others: list[Array] | None) -> list[Array]:
     if not others:
         return values
     return [a + b for a, b in zip(values, others, strict=True)]
-
-
-def _results(model: Any, sums: list[Array]) -> dict[str, Any]:
-    """Returns the metrics' results if `sums` are their variables' values."""
-    set_values(model.metrics_variables, sums)
-    results = {}
-    for name, value in model.get_metrics_result().items():
-        array = keras.ops.convert_to_numpy(value)
-        results[name] = array.item() if array.size == 1 else array
-    return results
 
 
 def _as_text(row: dict[str, Any]) -> str:

@@ -80,3 +80,13 @@ def set_values(variables: Iterable[Any], values: Iterable[Array]) -> None:
     """Assigns values to variables."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def metrics_results(model: Any, values: list[Array]) -> dict[str, Any]:
+    """Returns the metrics' results if `values` are those of their variables."""
+    set_values(model.metrics_variables, values)
+    results = {}
+    for name, value in model.get_metrics_result().items():
+        array = keras.ops.convert_to_numpy(value)
+        results[name] = array.item() if array.size == 1 else array
+    return results

@@ -11,7 +11,11 @@ import numpy as np
 
 from keras_lenet.callbacks import run_state
 from keras_lenet.callbacks.fingerprint import describe_run
-from keras_lenet.callbacks.isolation import get_values, set_values
+from keras_lenet.callbacks.isolation import (
+    get_values,
+    metrics_results,
+    set_values,
+)
 from keras_lenet.callbacks.periodic import (
     PeriodicCallback,
     StatefulCallback,
@@ -29,6 +33,8 @@ from keras_lenet.types import Array, Logs
 
 # Stands in errors for a value that only one of two runs has.
 _MISSING = "nothing"
+
+_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
 
 
 class OtherRunError(ValueError):
@@ -146,7 +152,9 @@ class ResumableTraining(PeriodicCallback):
         self.dataset = dataset
         self.callbacks: list[keras.callbacks.Callback] = list(callbacks)
         self.verbose = verbose
-        self._interrupt_requested = self._is_muted = False
+        self._interrupt_requested = False
+        # Given callbacks that do not see steps, and hooks of their own.
+        self._muted: list[tuple[keras.callbacks.Callback, Any]] = []
 
     def interrupt(self) -> None:
         """Requests to save the run and end it after the current step.
@@ -169,7 +177,7 @@ class ResumableTraining(PeriodicCallback):
         self._check_order()
         self._fingerprint = self._describe()
         self._interrupted = False
-        self._mute(False)
+        self._unmute()
         self._is_alone = process_count() == 1
         # Keras puts `History` last, so at the end of an epoch its entry is
         # still missing. A save that is due waits for the next beginning.
@@ -208,9 +216,8 @@ class ResumableTraining(PeriodicCallback):
     ) -> None:
         if self._steps_to_skip:
             return
-        if self._is_muted:
-            # They saw this step begin before the state was saved.
-            self._mute(False)
+        # Given callbacks saw this step begin before the state was saved.
+        self._unmute()
         super().on_train_batch_begin(batch, logs)
         step = self._steps_before_epoch + batch
         if self._interrupt_requested and self._is_alone:
@@ -393,41 +400,37 @@ class ResumableTraining(PeriodicCallback):
     def _skip_steps(self, state: dict[str, Any]) -> None:
         """Replaces the training function until all steps are skipped."""
         model = self.model
-        set_values(model.metrics_variables, state["metrics"])
-        results = {
-            name: np.asarray(keras.ops.convert_to_numpy(value))
-            for name, value in model.get_metrics_result().items()
-        }
-        # A metric may return a value for each class.
-        logs = {
-            name: array.item() if array.size == 1 else array
-            for name, array in results.items()
-        }
-        self._mute(True)
+        logs = metrics_results(model, state["metrics"])
+        self._mute()
         train_function = model.train_function
 
         def skip(*arguments: Any) -> Any:
             # JAX passes a state before the iterator.
             *jax_state, batches = arguments
             skipped = itertools.islice(batches, model.steps_per_execution)
-            count = sum(1 for _ in skipped)
-            self._steps_to_skip = max(0, self._steps_to_skip - count)
-            if not self._steps_to_skip:
+            self._steps_to_skip -= sum(1 for _ in skipped)
+            if self._steps_to_skip <= 0:
                 model.train_function = train_function
                 run_state.set_random_state(state["random"])
             return (logs, *jax_state) if jax_state else logs
 
         model.train_function = skip
 
-    def _mute(self, mute: bool) -> None:
+    def _mute(self) -> None:
         """Keeps skipped steps from `callbacks`, which saw them before."""
-        self._is_muted = mute
         for callback in self.callbacks:
-            for hook in ("on_train_batch_begin", "on_train_batch_end"):
-                if mute:
-                    vars(callback)[hook] = _ignore_batch
-                else:
-                    vars(callback).pop(hook, None)
+            attributes = vars(callback)
+            # `LambdaCallback` has hooks of its own.
+            own = {h: attributes[h] for h in _BATCH_HOOKS if h in attributes}
+            self._muted.append((callback, own))
+            attributes.update(dict.fromkeys(_BATCH_HOOKS, _ignore_batch))
+
+    def _unmute(self) -> None:
+        while self._muted:
+            callback, own = self._muted.pop()
+            for hook in _BATCH_HOOKS:
+                del vars(callback)[hook]
+            vars(callback).update(own)
 
 
 def _ignore_batch(batch: int, logs: Logs | None = None) -> None:

@@ -287,6 +287,19 @@ def test_given_callbacks_see_each_step_once(path):
     assert path.with_name("2-1.weights.h5").is_file()
 
 
+@needs_tensorflow
+def test_a_given_callback_keeps_hooks_of_its_own(path):
+    def run(seen, **kwargs):
+        callback = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append(batch)
+        )
+        train(path, callbacks=[callback], epochs=2, **kwargs)
+        return seen
+
+    before = run([], after=[Stops(5)])
+    assert before + run([]) == 2 * list(range(11))
+
+
 class Shares(keras.metrics.Metric):
     """Sums the outputs of each of three classes."""
 
