@@ -154,14 +154,9 @@ def updates_as_configured(optimizer: Any, variables: list[Any]) -> bool:
     does not decay.
     """
     known = getattr(optimizer, "_trainable_variables", [])
-    return (
-        not optimizer.built or list(map(id, known)) == list(map(id, variables))
-    ) and not any(
-        getattr(optimizer, name, None)
-        for name in (
-            "_exclude_from_weight_decay",
-            "_exclude_from_weight_decay_pattern",
-        )
+    is_theirs = list(map(id, known)) == list(map(id, variables))
+    return (not optimizer.built or is_theirs) and _decays_all(
+        optimizer, variables
     )
 
 
@@ -180,10 +175,13 @@ def updates_all_alike(optimizer: Any, variables: list[Any]) -> bool:
     return (
         optimizer.built
         and all(id(variable) in ids for variable in variables)
-        and (
-            optimizer.weight_decay is None
-            or all(map(optimizer._use_weight_decay, variables))
-        )
+        and _decays_all(optimizer, variables)
+    )
+
+
+def _decays_all(optimizer: Any, variables: list[Any]) -> bool:
+    return optimizer.weight_decay is None or all(
+        map(optimizer._use_weight_decay, variables)
     )
 
 

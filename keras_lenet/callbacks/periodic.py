@@ -87,7 +87,7 @@ class StatefulCallback(TolerantCallback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
-        self._updates_before = _count_steps(self.model)
+        self._updates_before = _read_step_counter(self.model)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the state that a resumed run continues with."""
@@ -99,7 +99,7 @@ class StatefulCallback(TolerantCallback):
 
     def _count_steps(self) -> int:
         """Returns the steps of the run so far, as the optimizer counts them."""
-        return _count_steps(self.model) - self._updates_before
+        return _read_step_counter(self.model) - self._updates_before
 
 
 class PeriodicCallback(StatefulCallback):
@@ -199,6 +199,6 @@ class PeriodicCallback(StatefulCallback):
         self._attempt(f"at step {step}", self.on_interval, step, self._epoch)
 
 
-def _count_steps(model: Any) -> int:
+def _read_step_counter(model: Any) -> int:
     # `int(variable)` fails inside a TensorFlow distribution strategy.
     return int(get_values([step_counter(model.optimizer)])[0])

@@ -32,9 +32,9 @@ def image_dataset_from_array(
     and pixels stay bytes until the model reads them. With `shuffle=True`, each
     iteration over the dataset has a new order: a permutation that depends only
     on `seed` and the number of the iteration, not on any global random state.
-    An iteration that uses only one or two of more batches does not count: on
-    JAX and PyTorch, Keras reads as many to build a new model and its metrics,
-    and the first epoch still has the first order.
+    An iteration that stops after one or two batches does not count: on JAX and
+    PyTorch, Keras reads as many to build a new model and its metrics, and the
+    first epoch still has the first order.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, or

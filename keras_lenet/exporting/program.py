@@ -85,7 +85,7 @@ class Program:
 
 def fill(template: str, values: dict[str, Any]) -> str:
     """Returns a file of the folder `templates`, with `@name@` replaced."""
-    # In one pass: a class may be called like a mark.
+    # A class may be called like a mark, so replace all marks in one pass.
     return re.sub(
         r"@(\w+)@", lambda mark: str(values[mark[1]]), _read(template)
     )

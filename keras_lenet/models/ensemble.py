@@ -62,7 +62,7 @@ class Ensemble(keras.Model):
             _copy(model, f"{name}_{index}")(inputs)
             for index, model in enumerate(models)
         ]
-        # As precise as the outputs, whatever the global policy is.
+        # The mean is as precise as the outputs, whatever the global policy is.
         average = keras.layers.Average(name="average", dtype=outputs[0].dtype)
         super().__init__(
             inputs=inputs, outputs=average(outputs), name=name, **kwargs

@@ -151,8 +151,10 @@ def _spread(paper: Array, field: Array) -> None:
     """Propagates paper levels along the winding paths that sweeps left."""
     level, limit = paper.reshape(-1), field.reshape(-1)
     indices = np.arange(paper.size).reshape(paper.shape)
-    # To the eight neighbours of a pixel, and to the pixel itself.
+    # These lead to the eight neighbours of a pixel, and to the pixel itself.
     steps = (indices[:3, :3, 0] - indices[1, 1, 0]).reshape(-1, 1)
+    # The first round takes all pixels. Their neighbours' indices would fill
+    # the memory, and a filter needs none.
     best = np.minimum(ndimage.maximum_filter(paper, (3, 3, 1)), field)
     changed = np.flatnonzero(best > paper)
     level[changed] = best.reshape(-1)[changed]
